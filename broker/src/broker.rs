@@ -1,0 +1,169 @@
+//! The composition root: from a configuration to everything that handlers hold.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
+
+use crate::base::{BackendName, Deadline, KeyId};
+use crate::config::{Config, ConfigError, Fault, KeyConfig, Scope, ServerConfig};
+use crate::observe::Metrics;
+use crate::pool::{Cache, Database};
+use crate::tenant::Tenant;
+
+/// Everything that handlers hold.
+pub struct Broker {
+    /// What every request is held to.
+    pub server: ServerConfig,
+    /// Databases by name.
+    pub databases: BTreeMap<BackendName, Arc<Database>>,
+    /// Caches by name.
+    pub caches: BTreeMap<BackendName, Arc<Cache>>,
+    /// API keys by their public half.
+    pub keys: HashMap<KeyId, Key>,
+    /// Every metric.
+    pub metrics: Metrics,
+    /// The admin interface's key as SHA-256.
+    pub admin_key: Option<[u8; 32]>,
+    /// Requests in flight; closed when the broker drains.
+    pub requests: TaskTracker,
+}
+
+/// One API key, resolved.
+pub struct Key {
+    /// SHA-256 of the secret half.
+    pub sha256: [u8; 32],
+    /// Whose it is.
+    pub tenant: Arc<Tenant>,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// After which it is refused.
+    pub expires: Option<Timestamp>,
+}
+
+impl Broker {
+    /// Builds the broker; no connection is opened yet. Errors: addresses, secrets and certificates that do not work.
+    pub fn new(config: &Config) -> Result<Arc<Self>, ConfigError> {
+        let metrics = Metrics::new();
+        let mut faults = Vec::new();
+        let mut keep = |path: String, message: String| faults.push(Fault { path, message });
+        let databases = databases(config, &metrics, &mut keep);
+        let caches = caches(config, &metrics, &mut keep);
+        if !faults.is_empty() {
+            return Err(ConfigError::Invalid(faults));
+        }
+        let mut keys = HashMap::new();
+        for (name, tenant) in &config.tenants {
+            let resolved = Arc::new(Tenant::new(name, tenant, &databases, &caches, &metrics));
+            for key in &tenant.keys {
+                keys.insert(KeyId::new(&key.id), resolve(key, &resolved));
+            }
+        }
+        Ok(Arc::new(Self {
+            server: config.server.clone(),
+            databases,
+            caches,
+            keys,
+            metrics,
+            admin_key: config.server.admin_key_sha256.as_deref().map(sha256_from_hex),
+            requests: TaskTracker::new(),
+        }))
+    }
+
+    /// Opens every pool's minimum. A backend that is down is logged, not fatal: it may come back.
+    pub async fn warm(&self) {
+        let deadline = Deadline::after(Duration::from_secs(10));
+        for database in self.databases.values() {
+            if let Err(error) = database.warm(deadline).await {
+                tracing::warn!(backend.name = %database.name(), error = %chain(&error), "`{}` is not reachable yet", database.name());
+            }
+        }
+        for cache in self.caches.values() {
+            if let Err(error) = cache.ping(deadline).await {
+                tracing::warn!(backend.name = %cache.name(), error = %chain(&error), "`{}` is not reachable yet", cache.name());
+            }
+        }
+    }
+
+    /// True from the moment the broker begins to drain.
+    pub fn is_draining(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Closes the pools, once nothing uses them any more.
+    pub async fn close(&self) {
+        let deadline = Deadline::after(Duration::from_secs(5));
+        for database in self.databases.values() {
+            database.close(deadline).await;
+        }
+        for cache in self.caches.values() {
+            cache.close();
+        }
+    }
+}
+
+fn databases(
+    config: &Config,
+    metrics: &Metrics,
+    fault: &mut impl FnMut(String, String),
+) -> BTreeMap<BackendName, Arc<Database>> {
+    // The backstop in the server is the longest deadline that any tenant of the broker may ask for.
+    let longest = config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_secs(60));
+    let mut made = BTreeMap::new();
+    for (name, database) in &config.databases {
+        let id = BackendName::new(name);
+        match Database::new(id.clone(), database, longest, config.server.max_waiting, metrics.pool(name)) {
+            Ok(database) => drop(made.insert(id, database)),
+            Err(message) => fault(format!("databases.{name}"), message),
+        }
+    }
+    made
+}
+
+fn caches(
+    config: &Config,
+    metrics: &Metrics,
+    fault: &mut impl FnMut(String, String),
+) -> BTreeMap<BackendName, Arc<Cache>> {
+    let mut made = BTreeMap::new();
+    for (name, cache) in &config.caches {
+        let id = BackendName::new(name);
+        match Cache::new(id.clone(), cache, metrics.pool(name)) {
+            Ok(cache) => drop(made.insert(id, cache)),
+            Err(message) => fault(format!("caches.{name}"), message),
+        }
+    }
+    made
+}
+
+fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {
+    Key {
+        sha256: sha256_from_hex(&key.sha256),
+        tenant: Arc::clone(tenant),
+        scopes: key.scopes.clone(),
+        expires: key.expires,
+    }
+}
+
+/// Sixty-four hexadecimal digits, checked by `config::validate`.
+fn sha256_from_hex(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let pair = std::str::from_utf8(pair).expect("hexadecimal digits are ASCII");
+        *byte = u8::from_str_radix(pair, 16).expect("the configuration was validated");
+    }
+    bytes
+}
+
+/// An error with all its causes, for one log line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

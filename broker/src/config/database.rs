@@ -1,0 +1,56 @@
+//! `[databases.NAME]`: one PostgreSQL database and its pool.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Secret, units};
+
+/// One PostgreSQL database.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct DatabaseConfig {
+    /// `postgres://user@host:port/database`. Parameters: `sslmode` (`disable`, `prefer`, `require`, `verify-full`; both last
+    /// verify certificate and host name), `sslrootcert` (a PEM file; default: the system's roots), `application_name`,
+    /// `connect_timeout`. A password belongs into `password`.
+    pub url: String,
+    /// The login role's password.
+    pub password: Option<Secret>,
+    /// How many connections.
+    #[serde(default)]
+    pub pool: PoolConfig,
+}
+
+/// How many connections, and how long they live.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PoolConfig {
+    /// Connections opened at start and kept. Default: 1. Range: 0 to `max`.
+    pub min: u32,
+    /// Most connections at any time, whatever the load. Default: 16. Range: 1 to 1000.
+    pub max: u32,
+    /// Longest time to open one connection, sign-in included. Unit: duration. Default: `5s`. Range: `10ms..=1m`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub connect_timeout: Duration,
+    /// A connection older than this is replaced when it comes back. Unit: duration. Default: `30m`. Range: `1s..=7d`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub max_lifetime: Duration,
+    /// Most prepared statements kept on one connection; the least recently used goes first. Default: 200.
+    /// Range: 0 (never prepare for later) to 10000.
+    pub prepared_statements: u32,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            min: 1,
+            max: 16,
+            connect_timeout: Duration::from_secs(5),
+            max_lifetime: Duration::from_secs(30 * 60),
+            // A prepared statement costs the server about 12.5 kB: 200 on each of 16 connections are 40 MB.
+            prepared_statements: 200,
+        }
+    }
+}

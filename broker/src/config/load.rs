@@ -1,0 +1,144 @@
+//! From a TOML file and the environment to a [`Config`], with every fault at once.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::{Config, ConfigError, Fault, validate::validate};
+
+/// Environment variables that override the file start so: `HEARTH__SERVER__LISTEN=0.0.0.0:8432`.
+const ENV_PREFIX: &str = "HEARTH__";
+/// Holds a whole configuration file, for platforms that hand out secrets as environment variables.
+const ENV_TEXT: &str = "HEARTH_CONFIG_TOML";
+
+/// Reads a file, lays the environment over it, and checks the whole.
+pub fn load_file(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.display().to_string(), source })?;
+    load_text(&text, std::env::vars())
+}
+
+/// Reads the configuration from `HEARTH_CONFIG_TOML`; `None` when that is not set.
+pub fn load_env_text() -> Option<Result<Config, ConfigError>> {
+    std::env::var(ENV_TEXT).ok().map(|text| load_text(&text, std::env::vars()))
+}
+
+/// Reads TOML text, lays `env` over it, and checks the whole.
+pub fn load_text(text: &str, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    let mut table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| ConfigError::Invalid(vec![Fault::new("", syntax(text, &error))]))?;
+    overlay(&mut table, env);
+    let mut faults = Vec::new();
+    let config = read(table, &mut faults);
+    // Checks of meaning would repeat what a section that did not even read has said already.
+    if faults.is_empty() {
+        validate(&config, &mut faults);
+    }
+    if faults.is_empty() {
+        return Ok(config);
+    }
+    faults.sort();
+    faults.dedup();
+    Err(ConfigError::Invalid(faults))
+}
+
+/// One line with its number and no echo of the text: a secret may stand in it.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    format!("line {line} is not TOML: {}", error.message())
+}
+
+fn overlay(table: &mut Table, env: impl Iterator<Item = (String, String)>) {
+    for (name, text) in env {
+        let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
+        let path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
+        set(table, &path, literal(&text));
+    }
+}
+
+/// Numbers, booleans, arrays and tables as TOML writes them; everything else is text.
+fn literal(text: &str) -> Value {
+    let typed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
+    match typed {
+        Some(value @ (Value::Integer(_) | Value::Boolean(_) | Value::Array(_) | Value::Table(_))) => value,
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+fn set(table: &mut Table, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            table.insert(last.clone(), value);
+        }
+        [first, rest @ ..] => {
+            let entry = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
+            if !entry.is_table() {
+                *entry = Value::Table(Table::new());
+            }
+            if let Value::Table(inner) = entry {
+                set(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Reads each section by itself, so that a fault in one hides none in another.
+fn read(mut table: Table, faults: &mut Vec<Fault>) -> Config {
+    let config = Config {
+        server: table
+            .remove("server")
+            .map_or_else(Default::default, |v| section("server", v, faults).unwrap_or_default()),
+        log: table.remove("log").map_or_else(Default::default, |v| section("log", v, faults).unwrap_or_default()),
+        databases: named("databases", &mut table, faults),
+        caches: named("caches", &mut table, faults),
+        tenants: named("tenants", &mut table, faults),
+    };
+    for key in table.keys() {
+        faults.push(Fault::new(key.as_str(), "is no section; there are server, log, databases, caches and tenants"));
+    }
+    config
+}
+
+fn named<T: DeserializeOwned>(
+    name: &str,
+    table: &mut Table,
+    faults: &mut Vec<Fault>,
+) -> std::collections::BTreeMap<String, T> {
+    let entries = match table.remove(name) {
+        None => return std::collections::BTreeMap::new(),
+        Some(Value::Table(entries)) => entries,
+        Some(_) => {
+            faults.push(Fault::new(name, format!("must hold named tables, as in `[{name}.example]`")));
+            return std::collections::BTreeMap::new();
+        }
+    };
+    entries
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.clone(), section(&format!("{name}.{key}"), value, faults)?)))
+        .collect()
+}
+
+/// Reads one section. Every unknown key is a fault, and so is the first value of a wrong type.
+fn section<T: DeserializeOwned>(path: &str, value: Value, faults: &mut Vec<Fault>) -> Option<T> {
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let read = serde_ignored::deserialize(tracked, |unknown| {
+        faults.push(Fault::new(format!("{path}.{unknown}"), "is no known field"));
+    });
+    match read {
+        Ok(section) => Some(section),
+        Err(error) => {
+            let inner = track.path().to_string();
+            let path = if inner == "." { path.to_owned() } else { format!("{path}.{inner}") };
+            let error: toml::de::Error = error;
+            faults.push(Fault::new(path, error.message()));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

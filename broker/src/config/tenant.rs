@@ -1,0 +1,106 @@
+//! `[tenants.NAME]`: who may use what, and how much.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units;
+
+/// Who may use what, and how much.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TenantConfig {
+    /// Databases the tenant may use, by their names in `[databases]`.
+    pub databases: Vec<String>,
+    /// Caches the tenant may use, by their names in `[caches]`.
+    pub caches: Vec<String>,
+    /// The tenant's API keys; `hearth key create` makes one.
+    pub keys: Vec<KeyConfig>,
+    /// How much the tenant may ask for.
+    pub limits: LimitsConfig,
+}
+
+/// One API key.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct KeyConfig {
+    /// The public half, before the dot.
+    pub id: String,
+    /// SHA-256 of the secret half (after the dot), in hexadecimal.
+    pub sha256: String,
+    /// What the key may do. A key with `sql:read` alone has every statement run READ ONLY.
+    pub scopes: Vec<Scope>,
+    /// The moment after which the key is refused, for example `2027-01-01T00:00:00Z`. Default: never.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub expires: Option<Timestamp>,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Scope {
+    /// Statements that read, enforced by the server.
+    #[serde(rename = "sql:read")]
+    SqlRead,
+    /// Any statement the login role may run.
+    #[serde(rename = "sql:write")]
+    SqlWrite,
+    /// Redis commands.
+    #[serde(rename = "redis")]
+    Redis,
+}
+
+impl Scope {
+    /// The scope as it stands in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SqlRead => "sql:read",
+            Self::SqlWrite => "sql:write",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// How much a tenant may ask for.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LimitsConfig {
+    /// Requests a second, on average; over it 429 `rate_limited`. Unset: unlimited. Range: 1 to 1000000.
+    pub requests_per_second: Option<u32>,
+    /// Requests that may come at once after a quiet time. Default: `requests_per_second`. Range: 1 to 1000000.
+    pub burst: Option<u32>,
+    /// Requests running or queueing at one time; over it 429 `too_many_in_flight`. Unset: unlimited. Range: 1 to 1000000.
+    pub in_flight: Option<u32>,
+    /// Deadline of a request that names none. Unit: duration. Default: `30s`. Range: `1ms..=` `max_timeout`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub default_timeout: Duration,
+    /// The longest deadline a request may ask for; a longer one is cut to it. Unit: duration. Default: `60s`.
+    /// Range: `1ms..=1h`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub max_timeout: Duration,
+    /// Largest buffered result; a larger one is 413 `result_too_large`. Unit: size. Default: `16MiB`.
+    /// Range: `1KiB..=1GiB`.
+    #[serde(deserialize_with = "units::bytes::deserialize")]
+    #[schemars(with = "String")]
+    pub max_result_bytes: u64,
+    /// Most commands in one Redis pipeline. Default: 10000. Range: 1 to 100000.
+    pub max_pipeline: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            requests_per_second: None,
+            burst: None,
+            in_flight: None,
+            default_timeout: Duration::from_secs(30),
+            max_timeout: Duration::from_secs(60),
+            max_result_bytes: 16 << 20,
+            // The published clients send at most 1,000 commands a batch.
+            max_pipeline: 10_000,
+        }
+    }
+}

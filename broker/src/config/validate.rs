@@ -1,0 +1,160 @@
+//! What the types cannot say: ranges, and names that must exist. Every fault is told, with its path.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, ServerConfig, TenantConfig};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Adds every fault of meaning to `faults`.
+pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
+    server(&config.server, faults);
+    for (name, database) in &config.databases {
+        check_name(&format!("databases.{name}"), name, faults);
+        database_section(name, database, faults);
+    }
+    for (name, cache) in &config.caches {
+        check_name(&format!("caches.{name}"), name, faults);
+        cache_section(name, cache, faults);
+    }
+    let mut key_ids = HashSet::new();
+    for (name, tenant) in &config.tenants {
+        check_name(&format!("tenants.{name}"), name, faults);
+        tenant_section(name, tenant, config, faults);
+        for (index, key) in tenant.keys.iter().enumerate() {
+            check_key(&format!("tenants.{name}.keys[{index}]"), key, &mut key_ids, faults);
+        }
+    }
+}
+
+fn server(server: &ServerConfig, faults: &mut Vec<Fault>) {
+    range("server.max_request_bytes", server.max_request_bytes, 1 << 10..=64 << 20, faults);
+    range("server.header_timeout", server.header_timeout, Duration::from_millis(100)..=2 * MINUTE, faults);
+    range("server.drain_grace", server.drain_grace, Duration::ZERO..=10 * MINUTE, faults);
+    range("server.max_waiting", server.max_waiting, 1..=1_000_000, faults);
+    match &server.admin_key_sha256 {
+        Some(hash) if !is_sha256(hash) => {
+            faults.push(Fault::new("server.admin_key_sha256", "must be 64 hexadecimal digits"));
+        }
+        None if !server.admin_listen.ip().is_loopback() => faults.push(Fault::new(
+            "server.admin_key_sha256",
+            "must be set when `admin_listen` is not a loopback address; `hearth key create --admin` makes one",
+        )),
+        _ => {}
+    }
+}
+
+fn database_section(name: &str, database: &DatabaseConfig, faults: &mut Vec<Fault>) {
+    let path = |field: &str| format!("databases.{name}.{field}");
+    if let Err(message) = crate::config::database_url(&database.url) {
+        faults.push(Fault::new(path("url"), message));
+    }
+    if let Some(Err(message)) = database.password.as_ref().map(super::Secret::reveal) {
+        faults.push(Fault::new(path("password"), message));
+    }
+    let pool = &database.pool;
+    range(path("pool.max"), pool.max, 1..=1000, faults);
+    range(path("pool.min"), pool.min, 0..=pool.max, faults);
+    range(path("pool.connect_timeout"), pool.connect_timeout, Duration::from_millis(10)..=MINUTE, faults);
+    range(path("pool.max_lifetime"), pool.max_lifetime, Duration::from_secs(1)..=7 * 24 * HOUR, faults);
+    range(path("pool.prepared_statements"), pool.prepared_statements, 0..=10_000, faults);
+}
+
+fn cache_section(name: &str, cache: &CacheConfig, faults: &mut Vec<Fault>) {
+    let path = |field: &str| format!("caches.{name}.{field}");
+    if !["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| cache.url.starts_with(scheme)) {
+        faults.push(Fault::new(path("url"), "must start with redis://, rediss:// or redis+unix://"));
+    }
+    if let Some(Err(message)) = cache.password.as_ref().map(super::Secret::reveal) {
+        faults.push(Fault::new(path("password"), message));
+    }
+    range(path("lanes"), cache.lanes, 1..=64, faults);
+    range(path("connect_timeout"), cache.connect_timeout, Duration::from_millis(10)..=MINUTE, faults);
+}
+
+fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &mut Vec<Fault>) {
+    let path = |field: &str| format!("tenants.{name}.{field}");
+    for (index, database) in tenant.databases.iter().enumerate() {
+        if !config.databases.contains_key(database) {
+            faults.push(Fault::new(
+                path(&format!("databases[{index}]")),
+                format!("there is no `[databases.{database}]`"),
+            ));
+        }
+    }
+    for (index, cache) in tenant.caches.iter().enumerate() {
+        if !config.caches.contains_key(cache) {
+            faults.push(Fault::new(path(&format!("caches[{index}]")), format!("there is no `[caches.{cache}]`")));
+        }
+    }
+    let limits = &tenant.limits;
+    for (field, value) in [
+        ("limits.requests_per_second", limits.requests_per_second),
+        ("limits.burst", limits.burst),
+        ("limits.in_flight", limits.in_flight),
+    ] {
+        if let Some(value) = value {
+            range(path(field), value, 1..=1_000_000, faults);
+        }
+    }
+    if limits.burst.is_some() && limits.requests_per_second.is_none() {
+        faults.push(Fault::new(path("limits.burst"), "means nothing without `requests_per_second`"));
+    }
+    range(path("limits.max_timeout"), limits.max_timeout, Duration::from_millis(1)..=HOUR, faults);
+    range(
+        path("limits.default_timeout"),
+        limits.default_timeout,
+        Duration::from_millis(1)..=limits.max_timeout,
+        faults,
+    );
+    range(path("limits.max_result_bytes"), limits.max_result_bytes, 1 << 10..=1 << 30, faults);
+    range(path("limits.max_pipeline"), limits.max_pipeline, 1..=100_000, faults);
+}
+
+fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, faults: &mut Vec<Fault>) {
+    if key.id.is_empty() || !key.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        faults.push(Fault::new(format!("{path}.id"), "must be letters, digits, `_` and `-`"));
+    }
+    if !seen.insert(&key.id) {
+        faults
+            .push(Fault::new(format!("{path}.id"), format!("`{}` stands twice; a key belongs to one tenant", key.id)));
+    }
+    if !is_sha256(&key.sha256) {
+        faults.push(Fault::new(
+            format!("{path}.sha256"),
+            "must be 64 hexadecimal digits; `hearth key create` prints them",
+        ));
+    }
+    if key.scopes.is_empty() {
+        faults.push(Fault::new(format!("{path}.scopes"), "must name at least one of sql:read, sql:write, redis"));
+    }
+}
+
+fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
+        faults.push(Fault::new(path, "a name is 1 to 63 letters, digits, `_` or `-`, since it stands in addresses"));
+    }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn range<T: PartialOrd + Debug>(
+    path: impl Into<String>,
+    value: T,
+    allowed: RangeInclusive<T>,
+    faults: &mut Vec<Fault>,
+) {
+    if !allowed.contains(&value) {
+        faults.push(Fault::new(
+            path,
+            format!("must be between {:?} and {:?}, not {value:?}", allowed.start(), allowed.end()),
+        ));
+    }
+}

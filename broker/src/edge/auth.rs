@@ -1,0 +1,99 @@
+//! From an API key to a principal.
+//!
+//! A key is `id.secret`. The id is public and finds the entry; the secret is 256 random bits, so its plain SHA-256 is
+//! enough to keep, and it is compared in constant time.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::base::KeyId;
+use crate::broker::Broker;
+use crate::config::Scope;
+use crate::tenant::Tenant;
+
+/// Who is asking, and what they may do.
+#[derive(Clone)]
+pub struct Principal {
+    /// On whose account.
+    pub tenant: Arc<Tenant>,
+    /// By which key.
+    pub key: KeyId,
+    /// What the key may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// Why a caller is not let in. The texts do not tell whether an id exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No `Authorization` header.
+    #[error("send the API key as `Authorization: Bearer <key>`")]
+    Missing,
+    /// The header is not a bearer key.
+    #[error("the Authorization header is not `Bearer <key>` with a key such as `hk_….…`")]
+    Malformed,
+    /// No such key, or a wrong secret.
+    #[error("the API key is not valid")]
+    Invalid,
+    /// The key was valid once.
+    #[error("the API key has expired")]
+    Expired,
+    /// The key lacks a scope.
+    #[error("the API key has no scope `{0}`")]
+    Scope(&'static str),
+}
+
+impl Principal {
+    /// Errors: [`AuthError::Scope`] unless the key has one of the scopes.
+    pub fn needs(&self, one_of: &[Scope]) -> Result<(), AuthError> {
+        if one_of.iter().any(|scope| self.has(*scope)) {
+            return Ok(());
+        }
+        Err(AuthError::Scope(one_of.first().map_or("", |scope| scope.as_str())))
+    }
+
+    /// True if the key has the scope.
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+}
+
+/// Who sent these headers.
+pub fn principal(broker: &Broker, headers: &HeaderMap) -> Result<Principal, AuthError> {
+    let (id, secret) = bearer(headers)?;
+    let offered: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
+    let Some((id, key)) = broker.keys.get_key_value(id) else {
+        // As much work as for a known id, so that the answer's time does not tell them apart.
+        let _ = offered.ct_eq(&[0; 32]);
+        return Err(AuthError::Invalid);
+    };
+    if !bool::from(offered.ct_eq(&key.sha256)) {
+        return Err(AuthError::Invalid);
+    }
+    if key.expires.is_some_and(|expires| Timestamp::now() >= expires) {
+        return Err(AuthError::Expired);
+    }
+    Ok(Principal { tenant: Arc::clone(&key.tenant), key: id.clone(), scopes: key.scopes.clone() })
+}
+
+/// Errors unless the headers carry the admin key. Without one configured nothing is asked: loopback only, as validated.
+pub fn admin(broker: &Broker, headers: &HeaderMap) -> Result<(), AuthError> {
+    let Some(wanted) = broker.admin_key else { return Ok(()) };
+    let offered: [u8; 32] = Sha256::digest(token(headers)?.as_bytes()).into();
+    if bool::from(offered.ct_eq(&wanted)) { Ok(()) } else { Err(AuthError::Invalid) }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<(&str, &str), AuthError> {
+    token(headers)?.split_once('.').ok_or(AuthError::Malformed)
+}
+
+fn token(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let value = headers.get(AUTHORIZATION).ok_or(AuthError::Missing)?;
+    let text = value.to_str().map_err(|_| AuthError::Malformed)?;
+    let (scheme, token) = text.trim().split_once(' ').ok_or(AuthError::Malformed)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AuthError::Malformed) }
+}

@@ -1,0 +1,44 @@
+//! A request's body, whole: within its limit and before its deadline.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+
+use super::error::Error;
+use crate::base::Deadline;
+
+/// A body over the limit is still read up to this many times the limit, and thrown away: a client that is cut off while it
+/// sends sees a reset connection in place of the answer.
+const DRAIN_FACTOR: u64 = 8;
+
+/// Reads a body of at most `limit` bytes.
+pub async fn read(headers: &HeaderMap, body: Body, limit: u64, deadline: Deadline) -> Result<Bytes, Error> {
+    let start = Instant::now();
+    let told = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let read = timeout_at(deadline.at(), collect(body, limit, told)).await;
+    read.unwrap_or_else(|_| Err(Error::RequestTimeout { waited: start.elapsed() }))
+}
+
+async fn collect(mut body: Body, limit: u64, told: Option<u64>) -> Result<Bytes, Error> {
+    let mut whole = BytesMut::new();
+    let mut seen = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::Invalid(format!("the request body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen += data.len() as u64;
+        // Most bodies are one frame, and then nothing is copied.
+        if whole.is_empty() && told == Some(seen) && seen <= limit {
+            return Ok(data);
+        }
+        if seen > limit.saturating_mul(DRAIN_FACTOR) {
+            break;
+        }
+        if seen <= limit {
+            whole.extend_from_slice(&data);
+        }
+    }
+    if seen > limit { Err(Error::RequestTooLarge { limit }) } else { Ok(whole.freeze()) }
+}

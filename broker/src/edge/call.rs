@@ -1,0 +1,107 @@
+//! One data request from its headers to its answer: who, by when, how long each part took, and what the limits say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use hearth_client::wire::header;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+
+use super::auth::{self, Principal};
+use super::error::Error;
+use crate::base::{Deadline, RequestId};
+use crate::broker::Broker;
+use crate::observe::RouteMetrics;
+use crate::tenant::{Admission, Tenant};
+
+/// One data request.
+pub struct Call {
+    /// Its id.
+    pub request_id: RequestId,
+    start: Instant,
+    auth: Duration,
+    queue: Duration,
+    db: Duration,
+    tenant: Option<Arc<Tenant>>,
+    admission: Option<Admission>,
+    metrics: Option<RouteMetrics>,
+}
+
+impl Call {
+    /// A request that has just arrived.
+    pub fn new(request_id: RequestId) -> Self {
+        Self {
+            request_id,
+            start: Instant::now(),
+            auth: Duration::ZERO,
+            queue: Duration::ZERO,
+            db: Duration::ZERO,
+            tenant: None,
+            admission: None,
+            metrics: None,
+        }
+    }
+
+    /// Who is asking, and by when they want an answer.
+    pub fn identify(&mut self, broker: &Broker, headers: &HeaderMap) -> Result<(Principal, Deadline), Error> {
+        let principal = auth::principal(broker, headers)?;
+        let limits = &principal.tenant.limits;
+        let asked = timeout(headers)?.unwrap_or(limits.default_timeout);
+        let deadline = Deadline::from_start(self.start, asked.min(limits.max_timeout));
+        self.tenant = Some(Arc::clone(&principal.tenant));
+        self.auth = self.start.elapsed();
+        Ok((principal, deadline))
+    }
+
+    /// Asks the tenant's limits. The request counts as in flight until the call is over.
+    pub fn admit(&mut self, tenant: &Tenant, metrics: &RouteMetrics) -> Result<(), Error> {
+        self.metrics = Some(metrics.clone());
+        self.admission = Some(tenant.admit()?);
+        Ok(())
+    }
+
+    /// Notes where the time went.
+    pub fn spent(&mut self, queue: Duration, db: Duration) {
+        self.queue = queue;
+        self.db = db;
+    }
+
+    /// Counts the request, and puts the headers on its answer. `code` is the problem's, if it is one.
+    pub fn finish(self, mut response: Response, code: Option<&'static str>) -> Response {
+        if let Some(metrics) = &self.metrics {
+            metrics.seconds.observe(self.start.elapsed().as_secs_f64());
+            match code {
+                None => metrics.ok(),
+                Some(code) => metrics.failed(code),
+            }
+        }
+        let headers = response.headers_mut();
+        set(headers, "server-timing", &self.server_timing());
+        if let Some(policy) = self.tenant.as_ref().and_then(|tenant| tenant.policy_header.as_deref()) {
+            set(headers, "ratelimit-policy", policy);
+        }
+        if let Some(rate) = self.admission.as_ref().and_then(|admission| admission.rate) {
+            set(headers, "ratelimit", &format!("\"requests\";r={};t={}", rate.remaining, rate.reset_s));
+        }
+        response
+    }
+
+    fn server_timing(&self) -> String {
+        let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+        format!("auth;dur={:.3}, queue;dur={:.3}, db;dur={:.3}", ms(self.auth), ms(self.queue), ms(self.db))
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    let value = HeaderValue::from_str(value).expect("numbers and configured names are header text");
+    headers.insert(name, value);
+}
+
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
+    let Some(value) = headers.get(header::TIMEOUT_MS) else { return Ok(None) };
+    let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let millis =
+        millis.ok_or_else(|| Error::Invalid("Hearth-Timeout-Ms must be a whole number of milliseconds".to_owned()))?;
+    Ok(Some(Duration::from_millis(millis)))
+}

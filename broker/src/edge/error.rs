@@ -1,0 +1,63 @@
+//! Everything that can end a request, in one enum: the union of the inner layers' errors.
+
+use std::time::Duration;
+
+use crate::pool::redis::CacheError;
+use crate::query::QueryError;
+use crate::query::command::CommandError;
+use crate::tenant::AdmissionError;
+
+use super::auth::AuthError;
+
+/// Why a request has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is malformed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The body is larger than the broker takes.
+    #[error("the request body is larger than {limit} bytes")]
+    RequestTooLarge {
+        /// Unit: bytes.
+        limit: u64,
+    },
+    /// The body did not come in time.
+    #[error("the request body did not arrive within {} ms", waited.as_millis())]
+    RequestTimeout {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Who is asking is not known, or may not ask this.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The tenant's limits.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// The tenant has no such database.
+    #[error("there is no database `{0}` for this key")]
+    UnknownDatabase(String),
+    /// The tenant has no such cache.
+    #[error("there is no cache `{0}` for this key")]
+    UnknownCache(String),
+    /// The statement has no result.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The command was refused before it was sent.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The command has no answer.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The broker is shutting down.
+    #[error("the broker is shutting down")]
+    Draining,
+    /// No such path.
+    #[error("there is nothing at `{0}`")]
+    NotFound(String),
+    /// The path exists under another method.
+    #[error("this path does not take {0}")]
+    MethodNotAllowed(String),
+    /// A handler panicked.
+    #[error("a bug in the broker ended this request")]
+    Internal,
+}

@@ -1,0 +1,17 @@
+//! HTTP on one side, plain types on the other. axum lives here and in `server`.
+
+pub mod admin;
+pub mod auth;
+pub mod body;
+pub mod call;
+pub mod error;
+pub mod health;
+pub mod openapi;
+pub mod pages;
+pub mod problem;
+pub mod redis;
+pub mod sql;
+pub mod whoami;
+
+pub use call::Call;
+pub use error::Error;

@@ -1,0 +1,35 @@
+//! The OpenAPI document, generated from the handlers and the shared shapes.
+
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+/// The document.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Hearth", description = "PostgreSQL and Redis over stateless HTTP, from warm pools.", license(name = "Apache-2.0 OR MIT")),
+    paths(
+        super::sql::query,
+        super::redis::run_command,
+        super::redis::run_pipeline,
+        super::whoami::whoami,
+        super::health::alive,
+        super::health::ready,
+    ),
+    modifiers(&Key),
+)]
+struct Document;
+
+struct Key;
+
+impl Modify for Key {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key: `id.secret`")).build();
+        document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document as JSON.
+pub fn json() -> String {
+    Document::openapi().to_json().expect("the document is plain data")
+}

@@ -1,0 +1,105 @@
+//! What each problem means and what to do about it: the pages under `/problems/{code}`.
+
+use std::fmt::Write as _;
+
+use hearth_client::wire::ProblemCode;
+
+/// One kind of problem, explained.
+pub struct Page {
+    /// The code as it stands in addresses and bodies.
+    pub code: &'static str,
+    /// In a few words.
+    pub title: &'static str,
+    /// What happened, and what to do.
+    pub text: &'static str,
+}
+
+macro_rules! pages {
+    ($($variant:ident, $code:literal, $title:literal, $text:literal;)*) => {
+        /// Every code that the broker answers with.
+        pub const CODES: &[ProblemCode] = &[$(ProblemCode::$variant),*];
+
+        /// The page of one code.
+        pub fn page(code: ProblemCode) -> Page {
+            match code {
+                $(ProblemCode::$variant => Page { code: $code, title: $title, text: $text },)*
+                ProblemCode::Other => Page { code: "other", title: "A problem this version does not know", text: "" },
+            }
+        }
+    };
+}
+
+pages! {
+    InvalidRequest, "invalid_request", "The request is malformed",
+        "Malformed JSON, an unknown field, a wrong number or shape of parameters, or a statement that cannot run alone. Nothing ran. `detail` says where. Correct the request; sent again as it is, it fails again.";
+    Unauthenticated, "unauthenticated", "The API key is missing or not valid",
+        "Send the key as `Authorization: Bearer <key>`. Keys are made with `hearth key create`, belong to one tenant, and may expire. Nothing ran.";
+    Forbidden, "forbidden", "The API key may not do this",
+        "The key lacks the scope, or the statement writes where only reading is allowed (SQLSTATE 25006). Nothing was applied. Use a key with the scope, or send the statement without `read_only`.";
+    NotFound, "not_found", "There is nothing at this address",
+        "Check the path against `/openapi.json`.";
+    MethodNotAllowed, "method_not_allowed", "This address takes another method",
+        "Check the method against `/openapi.json`.";
+    UnknownDatabase, "unknown_database", "There is no such database for this key",
+        "The name in the path is not one of the tenant's databases. `GET /v1/whoami` lists them.";
+    UnknownCache, "unknown_cache", "There is no such cache for this key",
+        "The name in the path is not one of the tenant's caches. `GET /v1/whoami` lists them.";
+    Conflict, "conflict", "The statement conflicts with what is in the database",
+        "A constraint (SQLSTATE class 23; `postgres.constraint` names it), a serialization failure or deadlock (class 40), or a lock that was not free (55P03). Nothing was applied. Where `retryable` is true, send it again.";
+    RequestTooLarge, "request_too_large", "The request body is too large",
+        "The limit stands in `detail`; an operator sets it with `server.max_request_bytes`. Nothing ran.";
+    ResultTooLarge, "result_too_large", "The result is too large",
+        "The result passed the tenant's `max_result_bytes` or the request's `max_rows`. `outcome` says whether a write has happened. Ask for fewer rows or columns.";
+    StatementFailed, "statement_failed", "The database refused the statement",
+        "The statement itself is at fault: a syntax error, an unknown name, a bad value, a raised exception. Nothing was applied. `sqlstate` and `postgres` hold the database's own words; `postgres.position` counts characters from 1.";
+    RateLimited, "rate_limited", "The tenant's request rate is used up",
+        "Nothing ran. Wait as `Retry-After` says; the `RateLimit` header on each answer tells what is left.";
+    TooManyInFlight, "too_many_in_flight", "Too many of the tenant's requests are in flight",
+        "Nothing ran. Wait for some to finish; `RateLimit-Policy` tells how many may run at once.";
+    BackendLost, "backend_lost", "The connection to the database died",
+        "The connection died while the statement ran. `outcome` says what is known: `not_applied` may be sent again, after `unknown` look before you do.";
+    Overloaded, "overloaded", "The broker or the database has no room for the request",
+        "Nothing was applied. Wait as `Retry-After` says.";
+    BackendDown, "backend_down", "The database does not take connections",
+        "Nothing ran. The broker tries again with every request; wait as `Retry-After` says.";
+    Draining, "draining", "The broker is shutting down",
+        "Nothing ran. Another replica, or this one after its restart, will take the request.";
+    QueueDeadline, "queue_deadline", "The deadline passed while the request waited",
+        "Nothing ran: no connection came free in time. Allow more time with `Hearth-Timeout-Ms`, or ask for a larger pool.";
+    StatementTimeout, "statement_timeout", "The statement was cancelled at the deadline",
+        "The statement was still running at the deadline and was cancelled in the database. `outcome` says what became of it. Allow more time with `Hearth-Timeout-Ms`, or make it faster.";
+    RequestTimeout, "request_timeout", "The request body came too slowly",
+        "The body was not complete at the deadline. Nothing ran.";
+    Internal, "internal", "A bug in the broker",
+        "Please report it with the request id.";
+}
+
+/// One page as HTML; `None` for a code that does not exist.
+pub fn html(code: &str) -> Option<String> {
+    let page = CODES.iter().map(|known| page(*known)).find(|page| page.code == code)?;
+    let mut html = String::new();
+    write!(
+        html,
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{code}</title>\
+         <body style=\"font:16px/1.5 system-ui;max-width:42em;margin:3em auto;padding:0 1em\">\
+         <h1><code>{code}</code></h1><p><b>{}</b></p><p>{}</p>",
+        page.title, page.text
+    )
+    .expect("writing to a string does not fail");
+    Some(html)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_page_and_the_name_that_json_gives_it() {
+        for code in CODES {
+            let json = serde_json::to_value(code).expect("is plain data");
+            assert_eq!(json, page(*code).code);
+            assert!(html(page(*code).code).is_some_and(|page| page.len() > 200));
+        }
+        assert!(html("../etc").is_none());
+    }
+}

@@ -1,0 +1,270 @@
+//! The one map from errors to problem responses (RFC 9457). Causes and addresses stay inside.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use hearth_client::wire::{Outcome, PostgresError, Problem, ProblemCode};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
+
+use super::auth::AuthError;
+use super::call::Call;
+use super::error::Error;
+use crate::base::RequestId;
+use crate::pool::PoolError;
+use crate::pool::redis::CacheError;
+use crate::query::QueryError;
+use crate::tenant::AdmissionError;
+
+/// After a refusal for want of capacity: soon, since the queue moves.
+const SOON: Duration = Duration::from_millis(500);
+/// After a backend was found down: a restart takes a moment.
+const LATER: Duration = Duration::from_secs(2);
+
+/// What a problem says, before it is written.
+pub struct Facts {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The kind.
+    pub code: ProblemCode,
+    /// What became of the effect.
+    pub outcome: Outcome,
+    /// Sent again it may succeed and cannot apply twice.
+    pub retryable: bool,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Facts {
+    /// Refused before anything ran, and again if sent again.
+    fn refused(status: StatusCode, code: ProblemCode) -> Self {
+        Self { status, code, outcome: Outcome::NotApplied, retryable: false, retry_after: None }
+    }
+
+    /// Refused before anything ran, but not for ever.
+    fn for_now(status: StatusCode, code: ProblemCode, retry_after: Duration) -> Self {
+        Self { retryable: true, retry_after: Some(jittered(retry_after)), ..Self::refused(status, code) }
+    }
+
+    /// Began to run; what became of it is known, or not. Nothing applied: it may be sent again.
+    fn ran(status: StatusCode, code: ProblemCode, outcome: Outcome) -> Self {
+        Self { outcome, retryable: outcome == Outcome::NotApplied, ..Self::refused(status, code) }
+    }
+}
+
+/// Up to a half more, so that callers refused together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + rand::random::<f64>() / 2.0)
+}
+
+/// Status, code and outcome of an error.
+pub fn facts(error: &Error) -> Facts {
+    use ProblemCode as Code;
+    match error {
+        Error::Invalid(_) | Error::Command(_) => Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest),
+        Error::RequestTooLarge { .. } => Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge),
+        Error::RequestTimeout { .. } => Facts::refused(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout),
+        Error::Auth(AuthError::Scope(_)) => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
+        Error::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Invalid | AuthError::Expired) => {
+            Facts::refused(StatusCode::UNAUTHORIZED, Code::Unauthenticated)
+        }
+        Error::Admission(AdmissionError::RateLimited { retry_after, .. }) => {
+            Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, *retry_after)
+        }
+        Error::Admission(AdmissionError::TooManyInFlight { .. }) => {
+            Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::TooManyInFlight, SOON)
+        }
+        Error::UnknownDatabase(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownDatabase),
+        Error::UnknownCache(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownCache),
+        Error::Query(error) => query(error),
+        Error::Cache(CacheError::Pool(error)) => pool(error),
+        // A command may have run; Redis keeps no record to ask.
+        Error::Cache(CacheError::Lost { .. }) => {
+            Facts::ran(StatusCode::BAD_GATEWAY, Code::BackendLost, Outcome::Unknown)
+        }
+        Error::Cache(CacheError::TimedOut { .. }) => {
+            Facts::ran(StatusCode::GATEWAY_TIMEOUT, Code::StatementTimeout, Outcome::Unknown)
+        }
+        Error::Draining => Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Draining, SOON),
+        Error::NotFound(_) => Facts::refused(StatusCode::NOT_FOUND, Code::NotFound),
+        Error::MethodNotAllowed(_) => Facts::refused(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
+        Error::Internal => {
+            Facts { outcome: Outcome::Unknown, ..Facts::refused(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal) }
+        }
+    }
+}
+
+fn query(error: &QueryError) -> Facts {
+    use ProblemCode as Code;
+    match error {
+        QueryError::Refused(_) | QueryError::ParamCount { .. } | QueryError::Param { .. } => {
+            Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest)
+        }
+        QueryError::Pool(error) => pool(error),
+        QueryError::Database(db) => from_sqlstate(db.code()),
+        QueryError::Lost { outcome, .. } => Facts::ran(StatusCode::BAD_GATEWAY, Code::BackendLost, *outcome),
+        QueryError::TimedOut { outcome } => Facts::ran(StatusCode::GATEWAY_TIMEOUT, Code::StatementTimeout, *outcome),
+        QueryError::TooLarge { outcome, .. } => {
+            Facts { outcome: *outcome, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
+        }
+        QueryError::SchemaChanged { outcome } => Facts::ran(StatusCode::CONFLICT, Code::Conflict, *outcome),
+        QueryError::Driver { outcome, .. } => {
+            Facts { outcome: *outcome, ..Facts::refused(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal) }
+        }
+    }
+}
+
+fn pool(error: &PoolError) -> Facts {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        PoolError::WaitTimeout { .. } => Facts::for_now(unavailable, ProblemCode::QueueDeadline, SOON),
+        PoolError::Overloaded { .. } => Facts::for_now(unavailable, ProblemCode::Overloaded, SOON),
+        PoolError::Down { .. } => Facts::for_now(unavailable, ProblemCode::BackendDown, LATER),
+        PoolError::Closed { .. } => Facts::for_now(unavailable, ProblemCode::Draining, SOON),
+    }
+}
+
+/// By class, and by code where a class is mixed. A refused statement is rolled back, so its outcome is always known.
+fn from_sqlstate(state: &SqlState) -> Facts {
+    use ProblemCode as Code;
+    match (state.code().get(..2).unwrap_or_default(), state.code()) {
+        (_, "25006") => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
+        ("23", _) => Facts::refused(StatusCode::CONFLICT, Code::Conflict),
+        ("40", _) | (_, "55P03") => Facts::for_now(StatusCode::CONFLICT, Code::Conflict, Duration::from_millis(20)),
+        ("53", _) => Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, SOON),
+        ("08", _) => Facts::ran(StatusCode::BAD_GATEWAY, Code::BackendLost, Outcome::NotApplied),
+        _ => Facts::refused(StatusCode::UNPROCESSABLE_ENTITY, Code::StatementFailed),
+    }
+}
+
+/// The code as it stands in addresses, metrics and the body.
+pub fn code_name(code: ProblemCode) -> &'static str {
+    super::pages::page(code).code
+}
+
+/// Ends a call in a problem.
+pub fn finish(call: Call, error: &Error) -> Response {
+    let facts = facts(error);
+    log(&call.request_id, error, &facts);
+    let code = code_name(facts.code);
+    let response = response(&call.request_id, error, &facts);
+    call.finish(response, Some(code))
+}
+
+/// A problem for a request that has no call.
+pub fn plain(request_id: &RequestId, error: &Error) -> Response {
+    let facts = facts(error);
+    log(request_id, error, &facts);
+    response(request_id, error, &facts)
+}
+
+/// The whole chain, once, where the error stops.
+fn log(request_id: &RequestId, error: &Error, facts: &Facts) {
+    if !facts.status.is_server_error() {
+        tracing::debug!(request.id = %request_id, error.type = code_name(facts.code), "request refused: {error}");
+        return;
+    }
+    let mut causes = String::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        causes = format!("{causes}: {cause}");
+        source = cause.source();
+    }
+    tracing::warn!(request.id = %request_id, error.type = code_name(facts.code), "request failed: {error}{causes}");
+}
+
+fn response(request_id: &RequestId, error: &Error, facts: &Facts) -> Response {
+    let body = serde_json::to_vec(&problem(request_id, error, facts)).expect("a problem is plain data");
+    let mut response = (facts.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+    headers(&mut response, facts);
+    response
+}
+
+/// The headers that go with a status, on problems and on Redis errors alike.
+pub fn headers(response: &mut Response, facts: &Facts) {
+    let headers = response.headers_mut();
+    if let Some(wait) = facts.retry_after {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        headers.insert(RETRY_AFTER, HeaderValue::from_str(&seconds.to_string()).expect("digits are header text"));
+    }
+    if facts.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+}
+
+fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
+    let page = super::pages::page(facts.code);
+    let db = if let Error::Query(QueryError::Database(db)) = error { Some(&**db) } else { None };
+    Problem {
+        type_uri: format!("/problems/{}", page.code),
+        title: page.title.to_owned(),
+        status: facts.status.as_u16(),
+        code: facts.code,
+        detail: db.map_or_else(|| error.to_string(), |db| db.message().to_owned()),
+        request_id: request_id.to_string(),
+        outcome: facts.outcome,
+        retryable: facts.retryable,
+        retry_after_ms: facts.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        sqlstate: db.map(|db| db.code().code().to_owned()),
+        postgres: db.map(record),
+        violated_policies: match error {
+            Error::Admission(AdmissionError::RateLimited { .. }) => vec!["requests".to_owned()],
+            Error::Admission(AdmissionError::TooManyInFlight { .. }) => vec!["in-flight".to_owned()],
+            _ => Vec::new(),
+        },
+    }
+}
+
+fn record(db: &DbError) -> PostgresError {
+    let own = |text: Option<&str>| text.map(str::to_owned);
+    PostgresError {
+        severity: db.severity().to_owned(),
+        message: db.message().to_owned(),
+        detail: own(db.detail()),
+        hint: own(db.hint()),
+        position: match db.position() {
+            Some(ErrorPosition::Original(at)) => Some(*at),
+            _ => None,
+        },
+        schema: own(db.schema()),
+        table: own(db.table()),
+        column: own(db.column()),
+        constraint: own(db.constraint()),
+        where_: own(db.where_()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_map_by_class_and_by_code() {
+        for (state, status, retryable) in [
+            ("23505", 409, false),
+            ("40001", 409, true),
+            ("40P01", 409, true),
+            ("55P03", 409, true),
+            ("25006", 403, false),
+            ("22P02", 422, false),
+            ("42703", 422, false),
+            ("P0001", 422, false),
+            ("53200", 503, true),
+        ] {
+            let facts = from_sqlstate(&SqlState::from_code(state));
+            assert_eq!(
+                (facts.status.as_u16(), facts.retryable, facts.outcome),
+                (status, retryable, Outcome::NotApplied),
+                "{state}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_never_retryable() {
+        for outcome in [Outcome::Unknown, Outcome::Applied] {
+            assert!(!Facts::ran(StatusCode::BAD_GATEWAY, ProblemCode::BackendLost, outcome).retryable);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! SQL over HTTP: read, admit, run, write.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use hearth_client::wire::{Problem, QueryRequest, QueryResponse};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+use super::body;
+use super::call::Call;
+use super::error::Error;
+use super::problem;
+use crate::base::RequestId;
+use crate::broker::Broker;
+use crate::config::Scope;
+use crate::query::{Answer, Limits, Run, Statement};
+
+/// Runs one statement, autocommit, with its parameters bound by the server.
+#[utoipa::path(
+    post, path = "/v1/db/{database}/query", tag = "sql", operation_id = "query", security(("key" = [])),
+    params(
+        ("database" = String, Path, description = "The database's name"),
+        ("hearth-timeout-ms" = Option<u64>, Header, description = "The caller's deadline for the whole request, in milliseconds"),
+        ("x-request-id" = Option<String>, Header, description = "Echoed, logged and put into every problem"),
+    ),
+    request_body = QueryRequest,
+    responses(
+        (status = 200, description = "The result", body = QueryResponse<serde_json::Value>, headers(
+            ("server-timing" = String, description = "Milliseconds of auth, queue and db"),
+            ("ratelimit" = String, description = "What is left of the tenant's rate"),
+            ("ratelimit-policy" = String, description = "The tenant's limits"))),
+        (status = 400, description = "invalid_request", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "unauthenticated", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "forbidden", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "unknown_database", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "request_timeout", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "conflict", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "request_too_large, result_too_large", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "statement_failed", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "rate_limited, too_many_in_flight", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "internal", body = Problem, content_type = "application/problem+json"),
+        (status = 502, description = "backend_lost", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "overloaded, backend_down, draining, queue_deadline", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "statement_timeout", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn query(
+    State(broker): State<Arc<Broker>>,
+    Extension(request_id): Extension<RequestId>,
+    Path(database): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let mut call = Call::new(request_id);
+    match run_query(&broker, &mut call, &database, &headers, body).await {
+        Ok(answer) => {
+            call.spent(answer.queue, answer.db);
+            call.finish(([(CONTENT_TYPE, "application/json")], answer.body).into_response(), None)
+        }
+        Err(error) => problem::finish(call, &error),
+    }
+}
+
+async fn run_query(
+    broker: &Broker,
+    call: &mut Call,
+    database: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Answer, Error> {
+    let (principal, deadline) = call.identify(broker, headers)?;
+    principal.needs(&[Scope::SqlRead, Scope::SqlWrite])?;
+    let tenant = &principal.tenant;
+    let (database, metrics) =
+        tenant.databases.get(database).ok_or_else(|| Error::UnknownDatabase(database.to_owned()))?;
+    call.admit(tenant, metrics)?;
+    if headers.contains_key("idempotency-key") {
+        // To take the header and not keep its promise would be worse than to refuse.
+        return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
+    }
+    let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
+    let request: QueryRequest<'_> = serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?;
+    let statement = Statement::new(&request)?;
+    let limits = Limits {
+        max_bytes: tenant.limits.max_result_bytes,
+        max_rows: request.max_rows,
+        read_only: request.read_only || !principal.has(Scope::SqlWrite),
+    };
+    Ok(Run { database, statement: &statement, deadline, limits, metrics }.go().await?)
+}

@@ -1,0 +1,55 @@
+//! Who the key belongs to, what it may do, and what is in use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use hearth_client::wire::{Problem, Whoami};
+use http::HeaderMap;
+
+use super::{auth, problem};
+use crate::base::{BackendName, RequestId};
+use crate::broker::Broker;
+
+/// Tells tenant, databases, caches, limits and usage of the key.
+#[utoipa::path(
+    get, path = "/v1/whoami", tag = "operations", operation_id = "whoami", security(("key" = [])),
+    responses(
+        (status = 200, description = "The key's tenant, rights, limits and usage", body = Whoami),
+        (status = 401, description = "unauthenticated", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "draining", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn whoami(
+    State(broker): State<Arc<Broker>>,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+) -> Response {
+    let principal = match auth::principal(&broker, &headers) {
+        Ok(principal) => principal,
+        Err(error) => return problem::plain(&request_id, &error.into()),
+    };
+    let tenant = &principal.tenant;
+    let limits = &tenant.limits;
+    let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).ok();
+    Json(Whoami {
+        tenant: tenant.id.to_string(),
+        key_id: principal.key.to_string(),
+        scopes: principal.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        databases: tenant.databases.keys().map(BackendName::to_string).collect(),
+        caches: tenant.caches.keys().map(BackendName::to_string).collect(),
+        limits: BTreeMap::from([
+            ("requests_per_second".to_owned(), limits.requests_per_second.map(u64::from)),
+            ("burst".to_owned(), limits.burst.or(limits.requests_per_second).map(u64::from)),
+            ("in_flight".to_owned(), limits.in_flight.map(u64::from)),
+            ("default_timeout_ms".to_owned(), millis(limits.default_timeout)),
+            ("max_timeout_ms".to_owned(), millis(limits.max_timeout)),
+            ("max_result_bytes".to_owned(), Some(limits.max_result_bytes)),
+            ("max_pipeline".to_owned(), Some(u64::from(limits.max_pipeline))),
+        ]),
+        usage: BTreeMap::from([("in_flight".to_owned(), u64::from(tenant.in_flight()))]),
+    })
+    .into_response()
+}

@@ -1,0 +1,12 @@
+//! Values both ways: JSON to statement parameters, rows and Redis replies to JSON, within a byte budget.
+
+pub mod columns;
+pub mod literal;
+pub mod params;
+pub mod reply;
+pub mod rows;
+pub mod scalar;
+
+pub use columns::Columns;
+pub use params::{ParamError, TextParam};
+pub use rows::{RowWriter, TooLarge};

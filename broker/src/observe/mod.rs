@@ -1,0 +1,6 @@
+//! What is seen: metrics for Prometheus, log lines for people and machines.
+
+pub mod metrics;
+pub mod telemetry;
+
+pub use metrics::{CloseReason, Metrics, PoolMetrics, RouteMetrics};

@@ -1,0 +1,12 @@
+//! Warm connections: PostgreSQL sessions lent to one caller at a time, Redis lanes shared by many.
+
+pub mod checkout;
+pub mod error;
+pub mod lease;
+pub mod postgres;
+pub mod redis;
+
+pub use checkout::{Database, PoolStatus};
+pub use error::PoolError;
+pub use lease::Lease;
+pub use redis::Cache;

@@ -1,0 +1,249 @@
+//! Dialling a session: socket, tap, TLS, sign-in; and the second socket that carries a cancellation.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use deadpool_postgres::ClientWrapper;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio_postgres::config::Host;
+use tokio_postgres::{CancelToken, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::tls::{self, TapTls};
+use super::wire::{Observed, Tapped};
+use crate::config::DatabaseUrl;
+
+/// Settings that fix how values print, so that the same value reads the same everywhere. They come with the startup
+/// message, so `RESET ALL` returns to them. `extra_float_digits` 1 prints the shortest text that reads back exactly.
+const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c bytea_output=hex \
+     -c extra_float_digits=1 -c client_min_messages=warning";
+
+/// The longest a cancellation may take. PostgreSQL answers it by closing the socket.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Everything needed to open sessions of one database.
+#[derive(Clone)]
+pub struct Connector {
+    postgres: tokio_postgres::Config,
+    host: Host,
+    port: u16,
+    tls: Option<MakeRustlsConnect>,
+    timeout: Duration,
+}
+
+/// A freshly opened session, before the pool has it.
+pub struct Dialled {
+    /// The driver's client, with deadpool's guard that ends the driver's task with it.
+    pub client: ClientWrapper,
+    /// What the tap reports to.
+    pub observed: Arc<Observed>,
+}
+
+impl Connector {
+    /// Prepares to dial. Errors: text about roots that cannot be read.
+    pub fn new(
+        url: &DatabaseUrl,
+        password: Option<&str>,
+        timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Result<Self, String> {
+        let mut postgres = url.postgres.clone();
+        if let Some(password) = password {
+            postgres.password(password);
+        }
+        if postgres.get_application_name().is_none() {
+            postgres.application_name("hearth");
+        }
+        // The broker cancels at the deadline; the server's own limit holds when the broker itself is gone.
+        let backstop = statement_timeout.as_millis() + 1_000;
+        let own = postgres.get_options().unwrap_or_default().to_owned();
+        postgres.options(format!("{SESSION_OPTIONS} -c statement_timeout={backstop} {own}").trim_end());
+        let host = postgres.get_hosts().first().cloned().ok_or("the address names no host")?;
+        let port = postgres.get_ports().first().copied().unwrap_or(5432);
+        Ok(Self { postgres, host, port, tls: tls::connector(url)?, timeout })
+    }
+
+    /// Opens one session within the connect timeout. A failed dial travels whole as the driver's error: the driver is
+    /// handed a stream that fails with it.
+    pub async fn dial(&self) -> Result<Dialled, tokio_postgres::Error> {
+        let observed = Arc::new(Observed::default());
+        let timed_out = || io::Error::new(io::ErrorKind::TimedOut, format!("no session within {:?}", self.timeout));
+        match tokio::time::timeout(self.timeout, self.sign_in(&observed)).await {
+            Ok(Ok(client)) => {
+                observed.mark_signed_in();
+                Ok(Dialled { client, observed })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.fail(timed_out()).await),
+        }
+    }
+
+    async fn sign_in(&self, observed: &Arc<Observed>) -> Result<ClientWrapper, tokio_postgres::Error> {
+        let socket = match self.socket().await {
+            Ok(socket) => socket,
+            Err(error) => return Err(self.fail(error).await),
+        };
+        let stream = Tapped::new(socket, Arc::clone(observed));
+        match &self.tls {
+            Some(make) => match tls::for_host::<Socket>(make, self.host_name()) {
+                Ok(tls) => {
+                    let (client, connection) = self.postgres.connect_raw(stream, TapTls(tls)).await?;
+                    Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))))
+                }
+                Err(error) => Err(self.fail(error).await),
+            },
+            None => {
+                let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;
+                Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))))
+            }
+        }
+    }
+
+    async fn fail(&self, error: io::Error) -> tokio_postgres::Error {
+        match self.postgres.connect_raw(Broken(Some(error)), NoTls).await {
+            Err(error) => error,
+            Ok(_) => unreachable!("a stream that fails at the first byte signs nobody in"),
+        }
+    }
+
+    async fn socket(&self) -> io::Result<Socket> {
+        match &self.host {
+            Host::Tcp(host) => {
+                let socket = TcpStream::connect((host.as_str(), self.port)).await?;
+                socket.set_nodelay(true)?;
+                Ok(Socket::Tcp(socket))
+            }
+            #[cfg(unix)]
+            Host::Unix(folder) => {
+                Ok(Socket::Unix(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", self.port))).await?))
+            }
+        }
+    }
+
+    fn host_name(&self) -> &str {
+        match &self.host {
+            Host::Tcp(host) => host,
+            #[cfg(unix)]
+            Host::Unix(_) => "localhost",
+        }
+    }
+
+    /// Asks the server to cancel what `token`'s session runs, and waits until the server has closed the socket: only then
+    /// has it sent its signal, so that a statement begun after this returns cannot be hit by it.
+    /// Source: PostgreSQL manual, "Canceling Requests in Progress".
+    pub async fn cancel(&self, token: &CancelToken) -> Result<(), CancelError> {
+        tokio::time::timeout(CANCEL_TIMEOUT, async {
+            let mut socket = self.socket().await?;
+            match &self.tls {
+                Some(make) => {
+                    let tls = tls::for_host::<Socket>(make, self.host_name())?;
+                    // The TLS stream owns its socket and closes with it; PostgreSQL has signalled before it answers the close.
+                    token.cancel_query_raw(socket, tls).await?;
+                }
+                None => {
+                    token.cancel_query_raw(&mut socket, NoTls).await?;
+                    while socket.read(&mut [0; 16]).await? > 0 {}
+                }
+            }
+            Ok(())
+        })
+        .await
+        .map_err(|_| CancelError::TimedOut)?
+    }
+}
+
+/// Why a cancellation did not get through.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// The server did not take it in time.
+    #[error("the server did not take the cancellation in time")]
+    TimedOut,
+    /// The socket failed.
+    #[error("the cancellation's socket failed")]
+    Io(#[from] io::Error),
+    /// The driver failed.
+    #[error("the cancellation failed")]
+    Driver(#[from] tokio_postgres::Error),
+}
+
+async fn drive<F: Future<Output = Result<(), tokio_postgres::Error>>>(connection: F) {
+    if let Err(error) = connection.await {
+        // The request that suffers tells its caller; this line is for the reader of debug logs.
+        tracing::debug!(error = %error, "a database connection ended");
+    }
+}
+
+/// A socket to the server.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix-domain socket.
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut *$self {
+            Socket::Tcp($stream) => $call,
+            #[cfg(unix)]
+            Socket::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, s => Pin::new(s).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, s => Pin::new(s).poll_write(cx, buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, s => Pin::new(s).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, s => Pin::new(s).poll_shutdown(cx))
+    }
+}
+
+/// A stream that fails with one error, since the driver's error cannot be made from outside.
+struct Broken(Option<io::Error>);
+
+impl Broken {
+    fn error(&mut self) -> io::Error {
+        self.0.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl AsyncRead for Broken {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(self.error()))
+    }
+}
+
+impl AsyncWrite for Broken {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(self.error()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(self.error()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,180 @@
+//! One Redis server: a few shared, pipelined connections ("lanes") that every command goes over.
+//!
+//! A lane is a deadpool object kept checked out: deadpool's own checkout costs `UNWATCH` and `PING` each time, which would
+//! halve throughput. Commands that change a connection's state never get here (`query::command`), so sharing is safe.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::{self, AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, Value};
+use deadpool_redis::{Connection, Manager, Pool, PoolError as DeadpoolError};
+use tokio::sync::Mutex;
+
+use super::error::PoolError;
+use crate::base::{BackendName, Deadline};
+use crate::config::{CacheConfig, Secret};
+use crate::observe::PoolMetrics;
+
+/// One Redis server and its lanes.
+pub struct Cache {
+    name: BackendName,
+    pool: Pool,
+    lanes: Vec<Lane>,
+    next: AtomicUsize,
+    metrics: PoolMetrics,
+}
+
+/// One shared connection, opened by its first user and again after it broke.
+#[derive(Default)]
+struct Lane {
+    /// The lock is held while the lane is opened, so that one caller opens it and the rest wait for that.
+    connection: Mutex<Option<Open>>,
+}
+
+struct Open {
+    connection: MultiplexedConnection,
+    /// Grows with each opening, so that a failure is charged to the connection it happened on.
+    generation: u64,
+    /// Keeps the lane's slot in the pool.
+    slot: Connection,
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// No connection could be had; nothing was sent.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The connection broke after the command may have been sent.
+    #[error("the connection to `{backend}` broke")]
+    Lost {
+        /// Which cache.
+        backend: BackendName,
+        /// What the client said.
+        #[source]
+        source: redis::RedisError,
+    },
+    /// The deadline passed with the command on its way.
+    #[error("`{backend}` did not answer before the deadline")]
+    TimedOut {
+        /// Which cache.
+        backend: BackendName,
+    },
+}
+
+impl Cache {
+    /// Prepares the lanes; no connection is opened yet. Errors: text about an address or a secret.
+    pub fn new(name: BackendName, config: &CacheConfig, metrics: PoolMetrics) -> Result<Arc<Self>, String> {
+        let mut info = config.url.as_str().into_connection_info().map_err(|error| error.to_string())?;
+        // RESP2: a RESP3 reply nests and types things that the REST protocol's clients do not expect.
+        let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        if let Some(password) = config.password.as_ref().map(Secret::reveal).transpose()? {
+            settings = settings.set_password(password);
+        }
+        info = info.set_redis_settings(settings);
+        // The client's own response timeout is 500 ms; the request's deadline is the one that counts here.
+        let connection = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(config.connect_timeout))
+            .set_response_timeout(None);
+        let manager = Manager::new_with_config(info, connection).map_err(|error| error.to_string())?;
+        let pool = Pool::builder(manager)
+            .max_size(config.lanes as usize)
+            .create_timeout(Some(config.connect_timeout + Duration::from_millis(100)))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let lanes = (0..config.lanes).map(|_| Lane::default()).collect();
+        Ok(Arc::new(Self { name, pool, lanes, next: AtomicUsize::new(0), metrics }))
+    }
+
+    /// The name in the configuration and in addresses.
+    pub fn name(&self) -> &BackendName {
+        &self.name
+    }
+
+    /// The cache's counters.
+    pub fn metrics(&self) -> &PoolMetrics {
+        &self.metrics
+    }
+
+    /// Runs one command. A refusal by Redis is a [`Value::ServerError`].
+    pub async fn run(&self, command: &Cmd, deadline: Deadline) -> Result<Value, CacheError> {
+        let (index, generation, mut lane) = self.lane(deadline).await?;
+        let answer = tokio::time::timeout_at(deadline.at(), lane.send_packed_command(command)).await;
+        match answer {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => self.failed(index, generation, error).await,
+            Err(_) => Err(CacheError::TimedOut { backend: self.name.clone() }),
+        }
+    }
+
+    /// Runs several commands in one write, not as a transaction; refusals stand among the values.
+    pub async fn run_all(&self, commands: &Pipeline, deadline: Deadline) -> Result<Vec<Value>, CacheError> {
+        let (index, generation, mut lane) = self.lane(deadline).await?;
+        let answer =
+            tokio::time::timeout_at(deadline.at(), lane.send_packed_commands(commands, 0, commands.len())).await;
+        match answer {
+            Ok(Ok(values)) => Ok(values),
+            Ok(Err(error)) => self.failed(index, generation, error).await.map(|value| vec![value]),
+            Err(_) => Err(CacheError::TimedOut { backend: self.name.clone() }),
+        }
+    }
+
+    async fn lane(&self, deadline: Deadline) -> Result<(usize, u64, MultiplexedConnection), CacheError> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
+        let timed_out = || PoolError::WaitTimeout { backend: self.name.clone(), waited: Duration::ZERO };
+        let open = async {
+            let mut held = self.lanes[index].connection.lock().await;
+            if held.is_none() {
+                *held = Some(self.open().await?);
+            }
+            let open = held.as_ref().expect("a lane that was closed has just been opened");
+            Ok((index, open.generation, open.connection.clone()))
+        };
+        tokio::time::timeout_at(deadline.at(), open).await.map_err(|_| timed_out())?
+    }
+
+    async fn open(&self) -> Result<Open, PoolError> {
+        let backend = self.name.clone();
+        let slot = self.pool.get().await.map_err(|error| {
+            self.metrics.connect_failures.inc();
+            match error {
+                DeadpoolError::Closed => PoolError::Closed { backend },
+                error => PoolError::Down { backend, source: Box::new(error) },
+            }
+        })?;
+        let generation = self.metrics.opened();
+        Ok(Open { connection: slot.as_ref().clone(), generation, slot })
+    }
+
+    /// Tells a refusal by Redis from a broken connection, and closes the lane after the latter.
+    async fn failed(&self, index: usize, generation: u64, error: redis::RedisError) -> Result<Value, CacheError> {
+        let broken = error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error();
+        if !broken {
+            return match redis::ServerError::try_from(error) {
+                Ok(refusal) => Ok(Value::ServerError(refusal)),
+                Err(source) => Err(CacheError::Lost { backend: self.name.clone(), source }),
+            };
+        }
+        let mut held = self.lanes[index].connection.lock().await;
+        if let Some(open) = held.take_if(|open| open.generation == generation) {
+            // The broken connection must not go back: the pool would lend it again.
+            drop(Connection::take(open.slot));
+            self.metrics.closed(crate::observe::CloseReason::BackendClosed);
+        }
+        Err(CacheError::Lost { backend: self.name.clone(), source: error })
+    }
+
+    /// Asks for a sign of life.
+    pub async fn ping(&self, deadline: Deadline) -> Result<(), CacheError> {
+        self.run(&redis::cmd("PING"), deadline).await.map(|_| ())
+    }
+
+    /// Lends nothing more.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}

@@ -1,0 +1,75 @@
+//! Why a statement has no result.
+
+use hearth_client::wire::Outcome;
+use tokio_postgres::error::DbError;
+
+use crate::encode::{ParamError, TooLarge};
+use crate::pool::PoolError;
+
+/// Why a statement has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The statement cannot be run here at all; nothing ran.
+    #[error("{0}")]
+    Refused(String),
+    /// The statement wants another number of parameters; nothing ran.
+    #[error("the statement wants {wanted} parameters, and the request has {given}")]
+    ParamCount {
+        /// Placeholders in the statement.
+        wanted: usize,
+        /// Values in the request.
+        given: usize,
+    },
+    /// A parameter does not go with its place; nothing ran.
+    #[error("parameter ${number} {error}")]
+    Param {
+        /// Counted from 1, as in the statement.
+        number: usize,
+        /// What is wrong with it.
+        error: ParamError,
+    },
+    /// No connection could be had; nothing ran.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The database refused, and its transaction is rolled back.
+    #[error("the database refused the statement")]
+    Database(#[source] Box<DbError>),
+    /// The connection died while the statement ran.
+    #[error("the connection died while the statement ran")]
+    Lost {
+        /// What is known of the effect.
+        outcome: Outcome,
+        /// What the driver said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The deadline passed while the statement ran.
+    #[error("the statement was cancelled at the deadline")]
+    TimedOut {
+        /// What is known of the effect.
+        outcome: Outcome,
+    },
+    /// The result passed a limit.
+    #[error("{limit}")]
+    TooLarge {
+        /// Which.
+        limit: TooLarge,
+        /// What became of the statement's effect.
+        outcome: Outcome,
+    },
+    /// The schema kept changing while the statement ran; nothing was applied by the last attempt.
+    #[error("a type changed while the statement ran")]
+    SchemaChanged {
+        /// What is known of the effect.
+        outcome: Outcome,
+    },
+    /// The broker misunderstood the driver.
+    #[error("the driver failed")]
+    Driver {
+        /// What is known of the effect.
+        outcome: Outcome,
+        /// What the driver said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}

@@ -1,0 +1,231 @@
+//! From a statement to its answer: checkout, exchange, and what is known of the effect when something goes wrong.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_client::wire::Outcome;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::error::{Severity, SqlState};
+
+use super::error::QueryError;
+use super::exchange::{self, Budget, Fault};
+use super::statement::{Effect, Statement};
+use crate::base::Deadline;
+use crate::observe::RouteMetrics;
+use crate::pool::postgres::Cleanup;
+use crate::pool::{Database, Lease};
+
+/// How long a cancelled statement may take to end before its outcome counts as unknown.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
+/// How long the server may take from its refusal to being ready again. It only has to roll back.
+const READY_GRACE: Duration = Duration::from_secs(1);
+/// Runs of one request: the first, and one more where it is certain that nothing was applied. A pooled connection may have
+/// died unnoticed; a second one that dies is news for the caller.
+const ATTEMPTS: u32 = 2;
+
+/// What a request may have.
+pub type Limits = Budget;
+
+/// A statement on its way to one database.
+pub struct Run<'a> {
+    /// Where.
+    pub database: &'a Arc<Database>,
+    /// What.
+    pub statement: &'a Statement<'a>,
+    /// By when.
+    pub deadline: Deadline,
+    /// How much.
+    pub limits: Limits,
+    /// On whose account.
+    pub metrics: &'a RouteMetrics,
+}
+
+/// A result and where its time went.
+#[derive(Debug)]
+pub struct Answer {
+    /// The response body.
+    pub body: Vec<u8>,
+    /// Time spent waiting for a connection.
+    pub queue: Duration,
+    /// Time spent with the database.
+    pub db: Duration,
+}
+
+/// What to do after an attempt that gave no result.
+enum Next {
+    Fail(QueryError),
+    /// Nothing was applied, and another attempt may do better.
+    Again(QueryError),
+}
+
+impl Run<'_> {
+    /// Runs the statement. It is never started after the deadline, and what runs at the deadline is cancelled.
+    ///
+    /// Cancel safe: a dropped run is cancelled at the server, and its connection made clean before it is lent again.
+    pub async fn go(&self) -> Result<Answer, QueryError> {
+        let mut attempt = 1;
+        loop {
+            let asked = Instant::now();
+            let mut lease = self.database.checkout(self.deadline).await?;
+            let started = Instant::now();
+            let queue = started - asked;
+            self.metrics.wait_seconds.observe(queue.as_secs_f64());
+            let _active = self.metrics.active();
+            match self.attempt(&mut lease).await {
+                Ok(body) => return Ok(Answer { body, queue, db: started.elapsed() }),
+                Err(Next::Again(_)) if attempt < ATTEMPTS && !self.deadline.has_passed() => attempt += 1,
+                Err(Next::Again(error) | Next::Fail(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn attempt(&self, lease: &mut Lease) -> Result<Vec<u8>, Next> {
+        self.learn_names(lease).await;
+        lease.begin();
+        let cleanup = self.statement.cleanup(self.database.catalog().names().as_deref());
+        lease.needs(cleanup);
+        let sent_before = lease.session().observed.sent_bytes();
+        let ended = match self.exchange(lease).await {
+            Ok(ended) => ended,
+            Err(outcome) => return Err(Next::Fail(QueryError::TimedOut { outcome })),
+        };
+        match ended {
+            Ok(body) => {
+                lease.finish();
+                if self.statement.effect == Effect::Other {
+                    self.database.schema_changed();
+                }
+                Ok(body)
+            }
+            Err(fault) => Err(self.explain(lease, fault, sent_before).await),
+        }
+    }
+
+    /// Reads the database's own names once for the pool, and again after the schema changed. Without them a call counts as
+    /// unknown and costs a reset, so a failure here is not the caller's.
+    async fn learn_names(&self, lease: &mut Lease) {
+        if self.database.catalog().names().is_some() {
+            return;
+        }
+        lease.begin();
+        match timeout_at(self.deadline.at(), self.database.catalog().load(&lease.session().client)).await {
+            Ok(Ok(())) => lease.finish(),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %error, "the names of `{}` could not be read", self.database.name())
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// One exchange within the deadline. `Err`: the deadline passed, with what is known of the effect.
+    async fn exchange(&self, lease: &mut Lease) -> Result<Result<Vec<u8>, Fault>, Outcome> {
+        let prepared = match timeout_at(self.deadline.at(), exchange::prepare(lease, self.statement)).await {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(fault)) => return Ok(Err(fault)),
+            Err(_) => return Err(Outcome::NotApplied),
+        };
+        let values = match exchange::bind(self.statement, &prepared) {
+            Ok(values) => values,
+            Err(refused) => return Ok(Err(Fault::Refused(refused))),
+        };
+        // Not before here: the answer to a Parse that waited on a lock may come just at the deadline.
+        if self.deadline.has_passed() {
+            return Err(Outcome::NotApplied);
+        }
+        let mut running = pin!(exchange::execute(lease, self.statement, &prepared, values, self.limits));
+        if let Ok(ended) = timeout_at(self.deadline.at(), &mut running).await {
+            return Ok(ended);
+        }
+        if let Err(error) = lease.cancel().await {
+            tracing::warn!(backend.name = %self.database.name(), error = %error, "a cancellation did not get through");
+        }
+        // The cancelled statement says itself what became of it: refused with 57014, or finished just before.
+        timeout(CANCEL_GRACE, running).await.map_err(|_| self.if_unknown())
+    }
+
+    /// What became of an effect that nobody could be asked about.
+    fn if_unknown(&self) -> Outcome {
+        if self.limits.read_only { Outcome::NotApplied } else { Outcome::Unknown }
+    }
+
+    async fn explain(&self, lease: &mut Lease, fault: Fault, sent_before: u64) -> Next {
+        match fault {
+            Fault::Refused(error) => {
+                lease.finish();
+                Next::Fail(error)
+            }
+            Fault::TooLarge { limit, done } => {
+                if done {
+                    lease.finish();
+                }
+                Next::Fail(QueryError::TooLarge {
+                    limit,
+                    outcome: if done { Outcome::Applied } else { Outcome::NotApplied },
+                })
+            }
+            Fault::SchemaChanged => {
+                self.database.schema_changed();
+                lease.needs(Cleanup::Discard);
+                let outcome = if self.is_pure_read() { Outcome::NotApplied } else { Outcome::Unknown };
+                let error = QueryError::SchemaChanged { outcome };
+                if self.is_pure_read() { Next::Again(error) } else { Next::Fail(error) }
+            }
+            Fault::Driver(error) => match error.as_db_error() {
+                Some(db) if is_fatal(db) => self.lost(lease, error, sent_before),
+                Some(_) => self.refused(lease, error).await,
+                None if error.is_closed() || lease.session().client.is_closed() => self.lost(lease, error, sent_before),
+                None => Next::Fail(QueryError::Driver { outcome: self.if_unknown(), source: error }),
+            },
+        }
+    }
+
+    /// A statement without effect whatever happened to it: it reads, and calls nothing that is not built in.
+    fn is_pure_read(&self) -> bool {
+        let harmless = self.database.catalog().names();
+        self.limits.read_only
+            || (self.statement.effect == Effect::Read
+                && self.statement.cleanup(harmless.as_deref()) == Cleanup::Nothing)
+    }
+
+    async fn refused(&self, lease: &mut Lease, error: tokio_postgres::Error) -> Next {
+        // The refusal comes before the server is ready again; without waiting, a clean session would count as a dirty one.
+        if timeout(READY_GRACE, lease.session().observed.quiet()).await.is_ok() {
+            lease.finish();
+        }
+        let Some(db) = error.as_db_error().cloned() else {
+            return Next::Fail(QueryError::Driver { outcome: self.if_unknown(), source: error });
+        };
+        if *db.code() == SqlState::QUERY_CANCELED {
+            return Next::Fail(QueryError::TimedOut { outcome: Outcome::NotApplied });
+        }
+        let plan_is_stale = *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.message().contains("cached plan");
+        let statement_is_gone = *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME;
+        if plan_is_stale {
+            self.database.schema_changed();
+            let key = self.statement.key();
+            lease.session_mut().prepared.remove(&key);
+        }
+        if statement_is_gone {
+            lease.needs(Cleanup::Discard);
+        }
+        let error = QueryError::Database(Box::new(db));
+        if plan_is_stale || statement_is_gone { Next::Again(error) } else { Next::Fail(error) }
+    }
+
+    fn lost(&self, lease: &Lease, error: tokio_postgres::Error, sent_before: u64) -> Next {
+        let observed = &lease.session().observed;
+        let nothing_sent = observed.sent_bytes() == sent_before;
+        // The server's last words came in order: without a command tag before them there was no commit.
+        let refused_first = error.as_db_error().is_some() && !observed.has_completed();
+        let outcome =
+            if nothing_sent || refused_first || self.is_pure_read() { Outcome::NotApplied } else { Outcome::Unknown };
+        let error = QueryError::Lost { outcome, source: Box::new(error) };
+        if outcome == Outcome::NotApplied { Next::Again(error) } else { Next::Fail(error) }
+    }
+}
+
+/// The server ends the session with this error.
+fn is_fatal(db: &tokio_postgres::error::DbError) -> bool {
+    matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+}

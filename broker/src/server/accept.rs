@@ -1,0 +1,91 @@
+//! Accepting connections and speaking HTTP on them: HTTP/1.1, or HTTP/2 by prior knowledge.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// After an accept failed for want of file descriptors: connections end in the meantime.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Streams one HTTP/2 connection may have open.
+const MAX_STREAMS: u32 = 1_000;
+/// Header bytes of one request. Tokens and trace headers fit many times over.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// One listener being served.
+pub struct Acceptor {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<GracefulShutdown>,
+}
+
+impl Acceptor {
+    /// Begins to accept.
+    pub fn start(listener: TcpListener, router: Router, header_timeout: Duration) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Self { stop, task: tokio::spawn(accept(listener, router, header_timeout, stopped)) }
+    }
+
+    /// Stops accepting, asks open connections to end, and waits at most `patience` for them.
+    pub async fn stop(self, patience: Duration) {
+        // The receiver is gone only if the task ended, and then there is nothing to stop.
+        let _ = self.stop.send(());
+        if let Ok(connections) = self.task.await {
+            let _ = tokio::time::timeout(patience, connections.shutdown()).await;
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    header_timeout: Duration,
+    mut stopped: oneshot::Receiver<()>,
+) -> GracefulShutdown {
+    let connections = GracefulShutdown::new();
+    let builder = builder(header_timeout);
+    loop {
+        let socket = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            _ = &mut stopped => return connections,
+        };
+        // Answers are small and wanted now.
+        let _ = socket.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "a client connection ended");
+            }
+        });
+    }
+}
+
+fn builder(header_timeout: Duration) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(MAX_HEADER_BYTES.max(64 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .keep_alive_interval(Some(Duration::from_secs(30)));
+    builder
+}

@@ -1,0 +1,23 @@
+//! Ending well: finish what is in flight, refuse what is new, close the pools, cut at the grace period.
+
+use std::time::Duration;
+
+use super::accept::Acceptor;
+use crate::broker::Broker;
+
+/// How long idle keep-alive connections may take to close once every request is answered.
+const IDLE_CLOSE: Duration = Duration::from_millis(500);
+
+/// Drains the broker. The listeners stay open until requests are done, so that new ones get an answer, not a refused socket.
+pub async fn drain(broker: &Broker, data: Acceptor, admin: Acceptor) {
+    broker.requests.close();
+    let grace = broker.server.drain_grace;
+    tracing::info!(in_flight = broker.requests.len(), "draining: {} requests in flight", broker.requests.len());
+    if tokio::time::timeout(grace, broker.requests.wait()).await.is_err() {
+        tracing::warn!(in_flight = broker.requests.len(), "the grace period is over; what is in flight is cut");
+    }
+    data.stop(IDLE_CLOSE).await;
+    admin.stop(IDLE_CLOSE).await;
+    broker.close().await;
+    tracing::info!("stopped");
+}

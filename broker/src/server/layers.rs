@@ -1,0 +1,53 @@
+//! What surrounds every request, outermost first.
+//!
+//! 1. `identify`: the request id, so that everything below can log and answer with it.
+//! 2. `catch`: a panic in a handler becomes a 500 with that id; the connection lives on.
+//! 3. `track`: refuses while draining, else counts the request as in flight until its answer is complete.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures_util::FutureExt;
+use hearth_client::wire::header;
+use http::HeaderValue;
+
+use crate::base::RequestId;
+use crate::broker::Broker;
+use crate::edge::{Error, problem};
+
+/// All three, in one function: each is a few lines, and one boxed future a request is enough.
+pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::from_header(request.headers().get(header::REQUEST_ID).map(HeaderValue::as_bytes));
+    request.extensions_mut().insert(id.clone());
+    let mut response = if broker.is_draining() && !is_probe(request.uri().path()) {
+        problem::plain(&id, &Error::Draining)
+    } else {
+        let _in_flight = broker.requests.token();
+        let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()))
+    };
+    let value = HeaderValue::from_str(id.as_str()).expect("a request id is plain ASCII");
+    response.headers_mut().insert(header::REQUEST_ID, value);
+    response
+}
+
+/// The request id alone, for the admin interface: it stays open while the broker drains, and is not counted.
+pub async fn identify(mut request: Request, next: Next) -> Response {
+    let id = RequestId::from_header(request.headers().get(header::REQUEST_ID).map(HeaderValue::as_bytes));
+    request.extensions_mut().insert(id);
+    next.run(request).await
+}
+
+/// Load balancers keep asking while the broker drains.
+fn is_probe(path: &str) -> bool {
+    path == "/healthz" || path == "/readyz"
+}
+
+fn panicked(id: &RequestId, panic: &(dyn Any + Send)) -> Response {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(request.id = %id, "a handler panicked: {}", text.unwrap_or("no message"));
+    problem::plain(id, &Error::Internal)
+}

@@ -1,0 +1,44 @@
+//! Sockets in, drained sockets out.
+
+pub mod accept;
+pub mod drain;
+pub mod layers;
+pub mod routes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::broker::Broker;
+
+/// Both listeners, bound.
+pub struct Listeners {
+    data: TcpListener,
+    admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both addresses. Errors: which address could not be bound, and why.
+    pub async fn bind(data: SocketAddr, admin: SocketAddr) -> Result<Self, String> {
+        Ok(Self { data: bind(data, "server.listen").await?, admin: bind(admin, "server.admin_listen").await? })
+    }
+
+    /// The addresses as bound, data first: a configured port 0 has become a real one.
+    pub fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.data.local_addr()?, self.admin.local_addr()?))
+    }
+}
+
+async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address} ({field}): {error}"))
+}
+
+/// Serves until `stop` resolves, then drains: requests in flight finish, new ones are refused, pools are closed.
+pub async fn serve(broker: Arc<Broker>, listeners: Listeners, stop: impl Future<Output = ()>) {
+    let header_timeout = broker.server.header_timeout;
+    let data = accept::Acceptor::start(listeners.data, routes::data(&broker), header_timeout);
+    let admin = accept::Acceptor::start(listeners.admin, routes::admin(&broker), header_timeout);
+    stop.await;
+    drain::drain(&broker, data, admin).await;
+}

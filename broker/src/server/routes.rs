@@ -1,0 +1,61 @@
+//! Every route, on one screen.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router, middleware};
+use http::header::CONTENT_TYPE;
+
+use super::layers;
+use crate::base::RequestId;
+use crate::broker::Broker;
+use crate::edge::{Error, admin, health, openapi, pages, problem, redis, sql, whoami};
+
+/// The data interface.
+pub fn data(broker: &Arc<Broker>) -> Router {
+    let document = bytes::Bytes::from(openapi::json());
+    Router::new()
+        .route("/v1/db/{database}/query", post(sql::query))
+        .route("/v1/redis/{cache}", post(redis::run_command))
+        .route("/v1/redis/{cache}/", post(redis::run_command))
+        .route("/v1/redis/{cache}/pipeline", post(redis::run_pipeline))
+        .route("/v1/whoami", get(whoami::whoami))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document.clone())))
+        .route("/problems/{code}", get(problem_page))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(broker), layers::around))
+        .with_state(Arc::clone(broker))
+}
+
+/// The admin interface.
+pub fn admin(broker: &Arc<Broker>) -> Router {
+    Router::new()
+        .route("/metrics", get(admin::metrics))
+        .route("/admin/v1/pools", get(admin::pools))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(layers::identify))
+        .with_state(Arc::clone(broker))
+}
+
+async fn problem_page(Extension(id): Extension<RequestId>, Path(code): Path<String>) -> Response {
+    pages::html(&code).map_or_else(
+        || problem::plain(&id, &Error::NotFound(format!("/problems/{code}"))),
+        |page| Html(page).into_response(),
+    )
+}
+
+async fn not_found(Extension(id): Extension<RequestId>, request: Request) -> Response {
+    problem::plain(&id, &Error::NotFound(request.uri().path().to_owned()))
+}
+
+async fn method_not_allowed(Extension(id): Extension<RequestId>, request: Request) -> Response {
+    problem::plain(&id, &Error::MethodNotAllowed(request.method().to_string()))
+}

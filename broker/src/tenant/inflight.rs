@@ -1,0 +1,63 @@
+//! Requests running or queueing at one time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// One tenant's requests in flight.
+#[derive(Debug, Clone)]
+pub struct InFlight {
+    count: Arc<AtomicU32>,
+    limit: Option<u32>,
+}
+
+/// One request in flight; drop ends it.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicU32>);
+
+impl InFlight {
+    /// At most `limit` at one time; unlimited without.
+    pub fn new(limit: Option<u32>) -> Self {
+        Self { count: Arc::default(), limit }
+    }
+
+    /// Counts one more. Errors: the limit, when it is reached.
+    pub fn take(&self) -> Result<Permit, u32> {
+        let permit = Permit(Arc::clone(&self.count));
+        let now = self.count.fetch_add(1, Ordering::AcqRel) + 1;
+        match self.limit {
+            Some(limit) if now > limit => Err(limit), // The permit's drop takes it off again.
+            _ => Ok(permit),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// How many there may be.
+    pub fn limit(&self) -> Option<u32> {
+        self.limit
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_come_back_also_after_a_refusal() {
+        let in_flight = InFlight::new(Some(2));
+        let held = [in_flight.take(), in_flight.take()];
+        assert_eq!(in_flight.take().expect_err("full"), 2);
+        assert_eq!(in_flight.count(), 2);
+        drop(held);
+        assert_eq!(in_flight.count(), 0);
+    }
+}

@@ -1,0 +1,80 @@
+//! What one tenant may use, and how much: the configuration's words, resolved once.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::inflight::InFlight;
+use super::rate::Rate;
+use crate::base::{BackendName, TenantId};
+use crate::config::{LimitsConfig, TenantConfig};
+use crate::observe::{Metrics, RouteMetrics};
+use crate::pool::{Cache, Database};
+
+/// One tenant.
+pub struct Tenant {
+    /// Its name.
+    pub id: TenantId,
+    /// Its databases, each with the metrics of its requests there.
+    pub databases: BTreeMap<BackendName, (Arc<Database>, RouteMetrics)>,
+    /// Its caches, each with the metrics of its requests there.
+    pub caches: BTreeMap<BackendName, (Arc<Cache>, RouteMetrics)>,
+    /// Ceilings of each request.
+    pub limits: LimitsConfig,
+    /// The `RateLimit-Policy` header; `None` for an unlimited tenant.
+    pub policy_header: Option<String>,
+    pub(super) rate: Option<Rate>,
+    pub(super) in_flight: InFlight,
+}
+
+impl Tenant {
+    /// Resolves one tenant's configuration; names that are not there were refused before.
+    pub fn new(
+        name: &str,
+        config: &TenantConfig,
+        databases: &BTreeMap<BackendName, Arc<Database>>,
+        caches: &BTreeMap<BackendName, Arc<Cache>>,
+        metrics: &Metrics,
+    ) -> Self {
+        let own = |names: &[String]| names.iter().map(|n| BackendName::new(n)).collect::<Vec<_>>();
+        let limits = config.limits.clone();
+        Self {
+            id: TenantId::new(name),
+            databases: pick(&own(&config.databases), databases, name, metrics),
+            caches: pick(&own(&config.caches), caches, name, metrics),
+            policy_header: policy_header(&limits),
+            rate: rate(&limits),
+            in_flight: InFlight::new(limits.in_flight),
+            limits,
+        }
+    }
+
+    /// Requests in flight now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.count()
+    }
+}
+
+fn pick<T>(
+    names: &[BackendName],
+    all: &BTreeMap<BackendName, Arc<T>>,
+    tenant: &str,
+    metrics: &Metrics,
+) -> BTreeMap<BackendName, (Arc<T>, RouteMetrics)> {
+    let found = names.iter().filter_map(|name| all.get_key_value(name));
+    found.map(|(name, it)| (name.clone(), (Arc::clone(it), metrics.route(tenant, name.as_str())))).collect()
+}
+
+fn rate(limits: &LimitsConfig) -> Option<Rate> {
+    let per_second = NonZeroU32::new(limits.requests_per_second?)?;
+    let burst = limits.burst.and_then(NonZeroU32::new).unwrap_or(per_second);
+    Some(Rate::new(per_second, burst))
+}
+
+/// Source: draft-ietf-httpapi-ratelimit-headers, structured-field lists.
+fn policy_header(limits: &LimitsConfig) -> Option<String> {
+    let rate = limits.requests_per_second.map(|q| format!("\"requests\";q={q};w=1"));
+    let in_flight = limits.in_flight.map(|q| format!("\"in-flight\";q={q};qu=\"concurrent-requests\""));
+    let parts: Vec<String> = rate.into_iter().chain(in_flight).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
