@@ -3,7 +3,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { accessSync, constants, readdirSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { delimiter, join } from 'node:path';
+import { delimiter, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -22,7 +22,7 @@ export function inRepo(path) {
 /** The program a test needs: from the environment, else the default. Fails, and says what to do, where there is none. */
 export function program(variable, fallback) {
   const path = process.env[variable] ?? fallback;
-  if (path !== undefined && isExecutable(path)) return path;
+  if (path !== undefined && isExecutable(path)) return resolve(path);
   const where = path ?? 'not on PATH';
   throw new Error(`no program for ${variable} (${where}): run bin/test, which installs or builds what these tests need`);
 }

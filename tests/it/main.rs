@@ -1,1 +1,11 @@
+//! Integration tests: one binary, real servers.
 
+mod access;
+mod client;
+mod command_line;
+mod contract;
+mod faults;
+mod hygiene;
+mod load;
+mod redis;
+mod types;

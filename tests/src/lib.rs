@@ -1,1 +1,12 @@
+//! The harness: private PostgreSQL, Redis and broker for one test, on free loopback ports, gone when the test ends however it
+//! ends.
 
+pub mod eventually;
+pub mod http;
+pub mod process;
+pub mod stack;
+
+pub use eventually::eventually;
+pub use http::Answer;
+pub use process::Hearth;
+pub use stack::{Options, Stack};

@@ -26,7 +26,8 @@ pub fn tokens(sql: &str) -> Vec<Token> {
             b'\'' => at = string_end(bytes, at, escapes_before(bytes, at)),
             b'"' => {
                 let end = string_end(bytes, at, false);
-                let inner = &sql[at + 1..end.saturating_sub(1).max(at + 1)];
+                // A name that does not end has no closing quote to take off.
+                let inner = sql.get(at + 1..end - 1).unwrap_or(&sql[at + 1..]);
                 found.push(Token::Quoted(inner.replace("\"\"", "\"")));
                 at = end;
             }
@@ -139,6 +140,11 @@ mod tests {
         assert_eq!(words("select $1 + a$b"), ["select", "a$b"]);
         assert_eq!(tokens("\"Se\"\"t\"("), [Token::Quoted("Se\"t".to_owned()), Token::Mark(b'(')]);
         assert_eq!(words("select 'never ends"), ["select"]);
+        assert_eq!(
+            tokens("\"\u{b82}"),
+            [Token::Quoted("\u{b82}".to_owned())],
+            "a name that never ends, in wide letters"
+        );
     }
 
     proptest! {

@@ -1,0 +1,205 @@
+//! One test's world: `Stack::start().await`, and everything is there.
+
+use std::sync::Arc;
+
+use hearth_broker::broker::Broker;
+use hearth_broker::cli::dev::postgres::PrivatePostgres;
+use hearth_broker::cli::dev::redis::PrivateRedis;
+use hearth_broker::cli::dev::scratch::Scratch;
+use hearth_broker::cli::key::NewKey;
+use hearth_broker::config::load_text;
+use hearth_broker::server::{Listeners, serve};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use crate::http::Answer;
+
+/// What a test wants to be different.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Most connections of the broker.
+    pub pool_max: u32,
+    /// TOML for the tenant's `limits` table.
+    pub limits: String,
+    /// TOML for the `[server]` section.
+    pub server: String,
+    /// More of the configuration; `{id}` and `{sha256}` stand for a second key's.
+    pub more: String,
+    /// More parameters of the database's URL.
+    pub url_parameters: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pool_max: 4,
+            limits: String::new(),
+            server: String::new(),
+            more: String::new(),
+            url_parameters: "sslmode=disable".to_owned(),
+        }
+    }
+}
+
+/// A private PostgreSQL, a private Redis, and a broker in this process.
+pub struct Stack {
+    /// The database server.
+    pub postgres: PrivatePostgres,
+    /// The cache server.
+    pub redis: PrivateRedis,
+    /// Where they live.
+    pub scratch: Scratch,
+    /// The broker, to look inside.
+    pub broker: Arc<Broker>,
+    /// Its address.
+    pub url: String,
+    /// Its admin address.
+    pub admin_url: String,
+    /// A key of the tenant `acme` with every scope.
+    pub key: String,
+    /// A key of `acme` that may only read.
+    pub reader: String,
+    /// A key of `acme` for Redis only.
+    pub redis_only: String,
+    /// A key of `acme` that has expired.
+    pub expired: String,
+    /// A key of the tenant `other`, which has no database and no cache.
+    pub other: String,
+    /// A connection as the owner of the cluster, in the database `app`: the witness.
+    pub witness: Client,
+    http: reqwest::Client,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<()>,
+}
+
+impl Stack {
+    /// Starts the world as it usually is.
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// Starts the world with something different.
+    pub async fn with(options: Options) -> Self {
+        let scratch = Scratch::new("hearth-test").expect("a scratch folder");
+        let (postgres, redis) = tokio::join!(PrivatePostgres::start(&scratch), PrivateRedis::start(&scratch));
+        let (postgres, redis) = (postgres.expect("PostgreSQL starts"), redis.expect("Redis starts"));
+        let admin = postgres.admin("postgres").await.expect("connects");
+        admin.batch_execute("CREATE ROLE app LOGIN PASSWORD 'hidden-password'").await.expect("makes the role");
+        admin.batch_execute("CREATE DATABASE app OWNER app").await.expect("makes the database");
+        let witness = postgres.admin("app").await.expect("connects");
+        let [all, reader, redis_only, expired, other] = std::array::from_fn(|_| NewKey::random());
+        let key = |key: &NewKey, scopes: &str, more: &str| {
+            format!("{{ id = \"{}\", sha256 = \"{}\", scopes = {scopes}{more} }}", key.id, key.sha256)
+        };
+        let keys = [
+            key(&all, "[\"sql:read\", \"sql:write\", \"redis\"]", ""),
+            key(&reader, "[\"sql:read\"]", ""),
+            key(&redis_only, "[\"redis\"]", ""),
+            key(&expired, "[\"sql:read\"]", ", expires = \"2020-01-01T00:00:00Z\""),
+        ]
+        .join(", ");
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{}\n\
+             [databases.app]\nurl = \"postgres://app@127.0.0.1:{}/app?{}\"\npassword = \"hidden-password\"\npool = {{ min = 1, max = {} }}\n\
+             [caches.main]\nurl = \"redis://127.0.0.1:{}\"\npassword = \"{}\"\n\
+             [tenants.acme]\ndatabases = [\"app\"]\ncaches = [\"main\"]\nkeys = [{keys}]\nlimits = {{ {} }}\n\
+             [tenants.other]\nkeys = [{}]\n{}\n",
+            options.server,
+            postgres.port,
+            options.url_parameters,
+            options.pool_max,
+            redis.port,
+            redis.password,
+            options.limits,
+            key(&other, "[\"sql:read\", \"sql:write\", \"redis\"]", ""),
+            options.more,
+        );
+        let config = load_text(&text, std::iter::empty()).expect("the configuration is good");
+        let broker = Broker::new(&config).expect("the broker is built");
+        let listeners = Listeners::bind(config.server.listen, config.server.admin_listen).await.expect("binds");
+        let (data, admin) = listeners.addresses().expect("is bound");
+        broker.warm().await;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(serve(Arc::clone(&broker), listeners, async {
+            // A dropped sender stops the broker too.
+            let _ = stopped.await;
+        }));
+        Self {
+            postgres,
+            redis,
+            scratch,
+            broker,
+            url: format!("http://{data}"),
+            admin_url: format!("http://{admin}"),
+            key: all.token(),
+            reader: reader.token(),
+            redis_only: redis_only.token(),
+            expired: expired.token(),
+            other: other.token(),
+            witness,
+            http: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),
+            stop: Some(stop),
+            served,
+        }
+    }
+
+    /// Runs one statement and reads the answer.
+    pub async fn query(&self, sql: &str, params: Value) -> Answer {
+        self.post("/v1/db/app/query", &json!({"sql": sql, "params": params})).await
+    }
+
+    /// Runs one statement that must go well.
+    #[track_caller]
+    pub fn ok(&self, sql: &str) -> impl Future<Output = Answer> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let answer = self.query(sql, json!([])).await;
+            assert_eq!(answer.status, 200, "{sql} at {caller}: {}", answer.text);
+            answer
+        }
+    }
+
+    /// Runs one Redis command.
+    pub async fn redis(&self, command: Value) -> Answer {
+        self.post("/v1/redis/main", &command).await
+    }
+
+    /// Posts JSON with the tenant's key.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(path, &self.key).body(body.to_string())).await
+    }
+
+    /// A request with some key, to be changed and then sent.
+    pub fn request(&self, path: &str, key: &str) -> reqwest::RequestBuilder {
+        self.http.post(format!("{}{path}", self.url)).bearer_auth(key)
+    }
+
+    /// A GET, to be changed and then sent.
+    pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(format!("{}{path}", self.url))
+    }
+
+    /// Sends a request and reads the answer.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        Answer::read(request.send().await.expect("the broker answers")).await
+    }
+
+    /// One number, asked of the database itself.
+    pub async fn count(&self, sql: &str) -> i64 {
+        let row = self.witness.query_one(sql, &[]).await.expect("the witness can ask");
+        row.get(0)
+    }
+
+    /// Sessions of the broker's role that run a statement now.
+    pub async fn running(&self) -> i64 {
+        self.count("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'").await
+    }
+
+    /// Stops the broker as SIGTERM does, and waits until it has drained.
+    pub async fn drain(&mut self) {
+        drop(self.stop.take());
+        (&mut self.served).await.expect("the broker ends well");
+    }
+}
