@@ -197,6 +197,11 @@ impl Stack {
         self.count("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'").await
     }
 
+    /// Sessions of the broker's role that sleep in `pg_sleep` now: the statement itself runs, not a look-up before it.
+    pub async fn sleeping(&self) -> i64 {
+        self.count("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'").await
+    }
+
     /// Stops the broker as SIGTERM does, and waits until it has drained.
     pub async fn drain(&mut self) {
         drop(self.stop.take());

@@ -1,6 +1,7 @@
 //! `hearth serve`: the broker, until it is told to stop.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use super::ConfigArgs;
 use crate::broker::Broker;
@@ -18,7 +19,9 @@ pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
         let broker = Broker::new(&config)?;
         let listeners = Listeners::bind(config.server.listen, config.server.admin_listen).await?;
         let (data, admin) = listeners.addresses()?;
-        broker.warm().await;
+        // Beside serving: a backend that is slow to answer must not keep callers of the others waiting.
+        let warming = Arc::clone(&broker);
+        tokio::spawn(async move { warming.warm().await });
         tracing::info!(server.address = %data, admin.address = %admin, "listening on {data}, admin on {admin}");
         serve(broker, listeners, stop).await;
         Ok(())

@@ -1,5 +1,10 @@
 //! The OpenAPI document, generated from the handlers and the shared shapes.
 
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -14,6 +19,8 @@ use utoipa::{Modify, OpenApi};
         super::whoami::whoami,
         super::health::alive,
         super::health::ready,
+        document,
+        super::pages::problem_page,
     ),
     modifiers(&Key),
 )]
@@ -29,7 +36,15 @@ impl Modify for Key {
     }
 }
 
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", operation_id = "openapi",
+    responses((status = 200, description = "The OpenAPI document", body = serde_json::Value)))]
+pub async fn document() -> Response {
+    static JSON: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(json()));
+    ([(CONTENT_TYPE, "application/json")], JSON.clone()).into_response()
+}
+
 /// The document as JSON.
-pub fn json() -> String {
+fn json() -> String {
     Document::openapi().to_json().expect("the document is plain data")
 }

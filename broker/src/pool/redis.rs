@@ -4,7 +4,7 @@
 //! halve throughput. Commands that change a connection's state never get here (`query::command`), so sharing is safe.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -12,11 +12,15 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, Value};
 use deadpool_redis::{Connection, Manager, Pool, PoolError as DeadpoolError};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::error::PoolError;
 use crate::base::{BackendName, Deadline};
 use crate::config::{CacheConfig, Secret};
-use crate::observe::PoolMetrics;
+use crate::observe::{CloseReason, PoolMetrics};
+
+/// A connection unused for longer is asked for a sign of life first: a server that restarted meanwhile is then no caller's news.
+const IDLE_DOUBT: Duration = Duration::from_secs(1);
 
 /// One Redis server and its lanes.
 pub struct Cache {
@@ -24,6 +28,8 @@ pub struct Cache {
     pool: Pool,
     lanes: Vec<Lane>,
     next: AtomicUsize,
+    /// Connections that broke so far. A restarted server breaks all lanes, and each would cost a request to find out.
+    failures: AtomicU64,
     metrics: PoolMetrics,
 }
 
@@ -38,6 +44,10 @@ struct Open {
     connection: MultiplexedConnection,
     /// Grows with each opening, so that a failure is charged to the connection it happened on.
     generation: u64,
+    /// When it last carried a command.
+    used: Instant,
+    /// The cache's count of failures when this connection was last known to be well.
+    failures: u64,
     /// Keeps the lane's slot in the pool.
     slot: Connection,
 }
@@ -87,7 +97,7 @@ impl Cache {
             .build()
             .map_err(|error| error.to_string())?;
         let lanes = (0..config.lanes).map(|_| Lane::default()).collect();
-        Ok(Arc::new(Self { name, pool, lanes, next: AtomicUsize::new(0), metrics }))
+        Ok(Arc::new(Self { name, pool, lanes, next: AtomicUsize::new(0), failures: AtomicU64::new(0), metrics }))
     }
 
     /// The name in the configuration and in addresses.
@@ -128,10 +138,19 @@ impl Cache {
         let timed_out = || PoolError::WaitTimeout { backend: self.name.clone(), waited: Duration::ZERO };
         let open = async {
             let mut held = self.lanes[index].connection.lock().await;
-            if held.is_none() {
-                *held = Some(self.open().await?);
+            if let Some(open) = held.as_ref()
+                && self.is_doubtful(open)
+                && open.connection.clone().send_packed_command(&redis::cmd("PING")).await.is_err()
+                && let Some(broken) = held.take()
+            {
+                self.close_lane(broken);
             }
-            let open = held.as_ref().expect("a lane that was closed has just been opened");
+            let open = match held.as_mut() {
+                Some(open) => open,
+                None => held.insert(self.open().await?),
+            };
+            open.used = Instant::now();
+            open.failures = self.failures.load(Ordering::Acquire);
             Ok((index, open.generation, open.connection.clone()))
         };
         tokio::time::timeout_at(deadline.at(), open).await.map_err(|_| timed_out())?
@@ -147,7 +166,19 @@ impl Cache {
             }
         })?;
         let generation = self.metrics.opened();
-        Ok(Open { connection: slot.as_ref().clone(), generation, slot })
+        let failures = self.failures.load(Ordering::Acquire);
+        Ok(Open { connection: slot.as_ref().clone(), generation, used: Instant::now(), failures, slot })
+    }
+
+    /// True where the connection may have died unnoticed: long unused, or another one has broken since.
+    fn is_doubtful(&self, open: &Open) -> bool {
+        open.used.elapsed() > IDLE_DOUBT || open.failures != self.failures.load(Ordering::Acquire)
+    }
+
+    /// The broken connection must not go back: the pool would lend it again.
+    fn close_lane(&self, broken: Open) {
+        drop(Connection::take(broken.slot));
+        self.metrics.closed(CloseReason::BackendClosed);
     }
 
     /// Tells a refusal by Redis from a broken connection, and closes the lane after the latter.
@@ -161,9 +192,8 @@ impl Cache {
         }
         let mut held = self.lanes[index].connection.lock().await;
         if let Some(open) = held.take_if(|open| open.generation == generation) {
-            // The broken connection must not go back: the pool would lend it again.
-            drop(Connection::take(open.slot));
-            self.metrics.closed(crate::observe::CloseReason::BackendClosed);
+            self.failures.fetch_add(1, Ordering::AcqRel);
+            self.close_lane(open);
         }
         Err(CacheError::Lost { backend: self.name.clone(), source: error })
     }

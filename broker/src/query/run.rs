@@ -85,8 +85,8 @@ impl Run<'_> {
         lease.begin();
         let cleanup = self.statement.cleanup(self.database.catalog().names().as_deref());
         lease.needs(cleanup);
-        let sent_before = lease.session().observed.sent_bytes();
-        let ended = match self.exchange(lease).await {
+        let mut executed_from = None;
+        let ended = match self.exchange(lease, &mut executed_from).await {
             Ok(ended) => ended,
             Err(outcome) => return Err(Next::Fail(QueryError::TimedOut { outcome })),
         };
@@ -98,7 +98,12 @@ impl Run<'_> {
                 }
                 Ok(body)
             }
-            Err(fault) => Err(self.explain(lease, fault, sent_before).await),
+            Err(fault) => {
+                // Preparing has no effect, so only what left after it can have had one.
+                let sent = lease.session().observed.sent_bytes();
+                let nothing_executed = executed_from.is_none_or(|from| sent == from);
+                Err(self.explain(lease, fault, nothing_executed).await)
+            }
         }
     }
 
@@ -118,8 +123,13 @@ impl Run<'_> {
         }
     }
 
-    /// One exchange within the deadline. `Err`: the deadline passed, with what is known of the effect.
-    async fn exchange(&self, lease: &mut Lease) -> Result<Result<Vec<u8>, Fault>, Outcome> {
+    /// One exchange within the deadline. `Err`: the deadline passed, with what is known of the effect. `executed_from` is set to
+    /// the socket's count of bytes just before the statement itself is sent.
+    async fn exchange(
+        &self,
+        lease: &mut Lease,
+        executed_from: &mut Option<u64>,
+    ) -> Result<Result<Vec<u8>, Fault>, Outcome> {
         let prepared = match timeout_at(self.deadline.at(), exchange::prepare(lease, self.statement)).await {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(fault)) => return Ok(Err(fault)),
@@ -133,6 +143,7 @@ impl Run<'_> {
         if self.deadline.has_passed() {
             return Err(Outcome::NotApplied);
         }
+        *executed_from = Some(lease.session().observed.sent_bytes());
         let mut running = pin!(exchange::execute(lease, self.statement, &prepared, values, self.limits));
         if let Ok(ended) = timeout_at(self.deadline.at(), &mut running).await {
             return Ok(ended);
@@ -149,7 +160,7 @@ impl Run<'_> {
         if self.limits.read_only { Outcome::NotApplied } else { Outcome::Unknown }
     }
 
-    async fn explain(&self, lease: &mut Lease, fault: Fault, sent_before: u64) -> Next {
+    async fn explain(&self, lease: &mut Lease, fault: Fault, nothing_executed: bool) -> Next {
         match fault {
             Fault::Refused(error) => {
                 lease.finish();
@@ -172,9 +183,11 @@ impl Run<'_> {
                 if self.is_pure_read() { Next::Again(error) } else { Next::Fail(error) }
             }
             Fault::Driver(error) => match error.as_db_error() {
-                Some(db) if is_fatal(db) => self.lost(lease, error, sent_before),
+                Some(db) if is_fatal(db) => self.lost(lease, error, nothing_executed),
                 Some(_) => self.refused(lease, error).await,
-                None if error.is_closed() || lease.session().client.is_closed() => self.lost(lease, error, sent_before),
+                None if error.is_closed() || lease.session().client.is_closed() => {
+                    self.lost(lease, error, nothing_executed)
+                }
                 None => Next::Fail(QueryError::Driver { outcome: self.if_unknown(), source: error }),
             },
         }
@@ -213,13 +226,15 @@ impl Run<'_> {
         if plan_is_stale || statement_is_gone { Next::Again(error) } else { Next::Fail(error) }
     }
 
-    fn lost(&self, lease: &Lease, error: tokio_postgres::Error, sent_before: u64) -> Next {
+    fn lost(&self, lease: &Lease, error: tokio_postgres::Error, nothing_executed: bool) -> Next {
         let observed = &lease.session().observed;
-        let nothing_sent = observed.sent_bytes() == sent_before;
         // The server's last words came in order: without a command tag before them there was no commit.
         let refused_first = error.as_db_error().is_some() && !observed.has_completed();
-        let outcome =
-            if nothing_sent || refused_first || self.is_pure_read() { Outcome::NotApplied } else { Outcome::Unknown };
+        let outcome = if nothing_executed || refused_first || self.is_pure_read() {
+            Outcome::NotApplied
+        } else {
+            Outcome::Unknown
+        };
         let error = QueryError::Lost { outcome, source: Box::new(error) };
         if outcome == Outcome::NotApplied { Next::Again(error) } else { Next::Fail(error) }
     }

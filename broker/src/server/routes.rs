@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request};
-use axum::response::{Html, IntoResponse, Response};
+use axum::extract::Request;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
-use http::header::CONTENT_TYPE;
 
 use super::layers;
 use crate::base::RequestId;
@@ -15,7 +14,6 @@ use crate::edge::{Error, admin, health, openapi, pages, problem, redis, sql, who
 
 /// The data interface.
 pub fn data(broker: &Arc<Broker>) -> Router {
-    let document = bytes::Bytes::from(openapi::json());
     Router::new()
         .route("/v1/db/{database}/query", post(sql::query))
         .route("/v1/redis/{cache}", post(redis::run_command))
@@ -24,8 +22,8 @@ pub fn data(broker: &Arc<Broker>) -> Router {
         .route("/v1/whoami", get(whoami::whoami))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document.clone())))
-        .route("/problems/{code}", get(problem_page))
+        .route("/openapi.json", get(openapi::document))
+        .route("/problems/{code}", get(pages::problem_page))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(broker), layers::around))
@@ -43,13 +41,6 @@ pub fn admin(broker: &Arc<Broker>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(layers::identify))
         .with_state(Arc::clone(broker))
-}
-
-async fn problem_page(Extension(id): Extension<RequestId>, Path(code): Path<String>) -> Response {
-    pages::html(&code).map_or_else(
-        || problem::plain(&id, &Error::NotFound(format!("/problems/{code}"))),
-        |page| Html(page).into_response(),
-    )
 }
 
 async fn not_found(Extension(id): Extension<RequestId>, request: Request) -> Response {

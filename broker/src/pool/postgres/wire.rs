@@ -163,8 +163,14 @@ impl<S: AsyncWrite + Unpin> Tapped<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The driver writes its request for TLS and reads the answer without a flush in between.
+        if !self.pending.is_empty()
+            && let Poll::Ready(Err(error)) = self.drain(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let this = &mut *self;
@@ -212,6 +218,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_read_sends_what_was_written_without_a_flush() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut tapped = Tapped::new(near, Arc::new(Observed::default()));
+        let server = tokio::spawn(async move {
+            far.read_exact(&mut [0; 8]).await.expect("the request for TLS arrives");
+            far.write_all(b"N").await.expect("answers");
+        });
+        tapped.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.expect("writes");
+        tapped.read_exact(&mut [0]).await.expect("is answered");
+        server.await.expect("ends");
+    }
 
     #[tokio::test]
     async fn a_socket_that_takes_one_byte_at_a_time_still_gets_the_whole_message() {

@@ -1,0 +1,125 @@
+"""Measures the broker against what people use today: `bin/bench`."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import report
+from load import LoadError
+from scenarios import LoadScenario, Plan, scenarios
+from servers import Ground, ServerError, Servers
+
+ROOT = Path(__file__).resolve().parents[2]
+# A run during which other programs used more of the machine than this makes its round count less.
+DISTURBED = 0.10
+
+
+def main() -> int:
+    options = _options()
+    # Settings of the caller's own brokers and databases are not meant for these.
+    for name in [name for name in os.environ if name.startswith(("HEARTH_", "PG"))]:
+        del os.environ[name]
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    plan = Plan(1, 1) if options.quick else Plan(options.seconds, 1)
+    wanted = 1 if options.quick else options.rounds
+    try:
+        program = options.broker or _build()
+        ground = Ground()
+        try:
+            _say("starting PostgreSQL, PgBouncer, Redis, Webdis and the broker")
+            servers = Servers(ground, program, options.pgbouncer)
+            targets = scenarios(servers)
+            rounds = _rounds(servers, targets, plan, wanted, most=wanted if options.quick else 2 * wanted)
+        finally:
+            ground.close()
+    except (LoadError, ServerError, subprocess.SubprocessError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; everything it started is gone", file=sys.stderr)
+        return 130
+    return _tell(options, servers, targets, rounds, wanted)
+
+
+def _rounds(
+    servers: Servers, targets: list[LoadScenario], plan: Plan, wanted: int, most: int
+) -> list[report.Round]:
+    """Rounds until enough of them were quiet, at most `most`."""
+    rounds: list[report.Round] = []
+    quiet = 0
+    while quiet < wanted and len(rounds) < most:
+        done: report.Round = {}
+        for target in targets:
+            _say(f"round {len(rounds) + 1}: {target.title}")
+            done[target.name] = target.measure(servers, plan)
+        rounds.append(done)
+        quiet += _disturbance(done) <= DISTURBED
+    return rounds
+
+
+def _disturbance(done: report.Round) -> float:
+    return max(run.others for run in done.values())
+
+
+def _tell(
+    options: argparse.Namespace, servers: Servers, targets: list[LoadScenario], rounds: list[report.Round], wanted: int
+) -> int:
+    by_quiet = sorted(range(len(rounds)), key=lambda number: _disturbance(rounds[number]) > DISTURBED)
+    counted = [rounds[number] for number in sorted(by_quiet[:wanted])]
+    left_out = [rounds[number] for number in sorted(by_quiet[wanted:])]
+    found = report.verdicts(counted)
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    print(report.table(counted, {target.name: target.title for target in targets}))
+    print()
+    print(report.comparison(found))
+    print()
+    print(report.notes(counted, servers.versions(), memory_gib, len(left_out)))
+    if options.json:
+        facts = {"cores": os.cpu_count(), "memory_gib": round(memory_gib, 1), "versions": servers.versions()}
+        options.json.write_text(json.dumps(report.document(counted, left_out, found, facts), indent=1) + "\n")
+    return 2 if options.check and any(verdict.word == "missed" for verdict in found) else 0
+
+
+def _build() -> Path:
+    """Builds the release broker, where CARGO_TARGET_DIR says, else in `target`."""
+    _say("building the broker (release); the first time takes some minutes")
+    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "hearth-broker"], cwd=ROOT, check=True)
+    metadata = subprocess.check_output(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT)
+    return Path(json.loads(metadata)["target_directory"]) / "release" / "hearth"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="quiet rounds wanted; disturbed ones are repeated (5)")
+    parser.add_argument("--seconds", type=float, default=4, help="length of one run, whole seconds (4)")
+    parser.add_argument("--quick", action="store_true", help="one round of short runs: does it work, not how fast")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run to a file")
+    parser.add_argument("--check", action="store_true", help="exit with 2 if a target is missed")
+    parser.add_argument("--broker", type=_absolute, metavar="FILE", help="a broker that is built already")
+    parser.add_argument("--pgbouncer", default="pgbouncer", metavar="FILE", help="another PgBouncer")
+    options = parser.parse_args()
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("at least one round of one second")
+    return options
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).resolve()
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    del number
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    print(f"· {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
