@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
+use crate::base::hex::sha256_from_hex;
 use crate::base::{BackendName, Deadline, KeyId};
 use crate::config::{Config, ConfigError, Fault, KeyConfig, Scope, ServerConfig};
 use crate::observe::Metrics;
@@ -67,7 +68,7 @@ impl Broker {
             caches,
             keys,
             metrics,
-            admin_key: config.server.admin_key_sha256.as_deref().map(sha256_from_hex),
+            admin_key: config.server.admin_key_sha256.as_deref().map(hash),
             requests: TaskTracker::new(),
         }))
     }
@@ -110,7 +111,7 @@ fn databases(
     fault: &mut impl FnMut(String, String),
 ) -> BTreeMap<BackendName, Arc<Database>> {
     // The backstop in the server is the longest deadline that any tenant of the broker may ask for.
-    let longest = config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_secs(60));
+    let longest = config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_mins(1));
     let mut made = BTreeMap::new();
     for (name, database) in &config.databases {
         let id = BackendName::new(name);
@@ -139,22 +140,11 @@ fn caches(
 }
 
 fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {
-    Key {
-        sha256: sha256_from_hex(&key.sha256),
-        tenant: Arc::clone(tenant),
-        scopes: key.scopes.clone(),
-        expires: key.expires,
-    }
+    Key { sha256: hash(&key.sha256), tenant: Arc::clone(tenant), scopes: key.scopes.clone(), expires: key.expires }
 }
 
-/// Sixty-four hexadecimal digits, checked by `config::validate`.
-fn sha256_from_hex(text: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).expect("hexadecimal digits are ASCII");
-        *byte = u8::from_str_radix(pair, 16).expect("the configuration was validated");
-    }
-    bytes
+fn hash(text: &str) -> [u8; 32] {
+    sha256_from_hex(text).expect("the configuration was validated")
 }
 
 /// An error with all its causes, for one log line.

@@ -81,9 +81,10 @@ def comparison(found: list[Verdict]) -> str:
     return _aligned(head, lines)
 
 
-def notes(rounds: list[Round], versions: dict[str, str], memory_gib: float, disturbed: int) -> str:
+def notes(rounds: list[Round], versions: dict[str, str], memory_gib: float, repeated: int) -> str:
     """What a reader must know to trust the numbers."""
-    others = max(run.others for each in rounds for run in each.values())
+    shares = [run.others for each in rounds for run in each.values()]
+    others, disturbed, runs = max(shares), sum(share > 0.1 for share in shares), len(shares)
     stolen = max(run.stolen for each in rounds for run in each.values())
     return "\n".join([
         f"{CORES} cores, {memory_gib:.0f} GiB; generator, peer and database share them, over loopback. "
@@ -92,18 +93,17 @@ def notes(rounds: list[Round], versions: dict[str, str], memory_gib: float, dist
         "µs: processor time for one request. peer: broker, pooler or Webdis; backend: PostgreSQL or Redis.",
         "Direct connect per invocation: TLS 1.3, RSA-2048, SCRAM-SHA-256. PgBouncer: transaction mode, clients sign in with a",
         "password in clear (auth_type = plain). Everything else: no TLS. Hearth checks key, rate and requests in flight each time.",
-        f"{len(rounds)} rounds counted, {disturbed} more left out since other programs disturbed them; in those counted others used",
-        f"at most {others:.0%} of the machine during a run, the host took at most {stolen:.0%}.",
+        f"{len(rounds)} rounds; {repeated} runs were repeated since other programs used more than a tenth of the machine. In those",
+        f"counted others used at most {others:.0%} ({disturbed} of {runs} runs over a tenth), the host took at most {stolen:.0%}.",
         "Machines are shared and drift by a third within minutes: trust the ratios, not the absolute numbers.",
     ])  # fmt: skip
 
 
-def document(rounds: list[Round], left_out: list[Round], found: list[Verdict], facts: dict) -> dict:
+def document(rounds: list[Round], found: list[Verdict], facts: dict) -> dict:
     """Everything, for a file."""
     return facts | {
         "ratios": [asdict(v.ratio) | {"median": v.median, "min": v.low, "max": v.high, "verdict": v.word} for v in found],
         "rounds": [{name: asdict(run) for name, run in each.items()} for each in rounds],
-        "rounds_left_out": [{name: asdict(run) for name, run in each.items()} for each in left_out],
     }
 
 

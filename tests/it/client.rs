@@ -96,7 +96,7 @@ async fn redis_through_the_client() {
     redis.set("k", "v").await.expect("sets");
     assert_eq!(redis.get("k").await.expect("gets"), Some("v".to_owned()));
     assert_eq!(redis.get("missing").await.expect("gets"), None);
-    redis.set_ex("short", "x", Duration::from_secs(60)).await.expect("sets");
+    redis.set_ex("short", "x", Duration::from_mins(1)).await.expect("sets");
     let ttl = redis.command(["PTTL", "short"]).await.expect("asks");
     assert!(ttl.as_i64().is_some_and(|ms| (1..=60_000).contains(&ms)), "{ttl}");
     assert_eq!(redis.get_bytes("k").await.expect("gets"), Some(b"v".to_vec()));

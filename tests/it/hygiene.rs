@@ -57,6 +57,12 @@ async fn nothing_one_request_does_is_seen_by_the_next() {
         "SELECT pg_advisory_lock(3), 1 / 0",
         "SET client_encoding = 'LATIN1'",
         "SET DateStyle = 'German'",
+        "; SET app.tenant = 'evil'",
+        ";SET ROLE plain",
+        "CREATE TABLE \"pg_temp\".users AS SELECT 1 AS id",
+        "SELECT * FROM ts_stat('SELECT to_tsvector(set_config(''app.tenant'', ''evil'', false))')",
+        "SELECT query_to_xml('SELECT set_config(''app.tenant'', ''evil'', false)', true, true, '')",
+        "SELECT E'a'\n'\\'', set_config('app.tenant', 'evil', false) --'",
     ] {
         let answer = stack.query(sql, json!([])).await;
         let seen = stack.ok(STATE).await;
@@ -150,4 +156,38 @@ async fn a_cancellation_at_any_moment_leaves_the_next_borrower_a_clean_session()
     }
     let status = stack.broker.databases["app"].status();
     assert!(status.open <= 1, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_the_driver_cannot_be_swapped_for_another() {
+    let stack = single().await;
+    stack.ok("CREATE TYPE mood AS ENUM ('sad')").await;
+    stack.ok("CREATE TABLE m (x mood)").await;
+    stack.ok("CREATE TABLE victim (id int4)").await;
+    let swap = "EXECUTE 'DEALLOCATE ' || name; EXECUTE 'PREPARE ' || name || '(oid) AS WITH w AS (INSERT INTO victim VALUES (1) RETURNING 1) \
+        SELECT typname, typtype, typelem, rngsubtype, typbasetype, nspname, typrelid FROM w, pg_type t LEFT JOIN pg_range r ON true \
+        JOIN pg_namespace n ON true WHERE t.oid = $1'";
+    let every = format!(
+        "DECLARE name text; BEGIN FOR name IN SELECT p.name FROM pg_prepared_statements p WHERE NOT from_sql LOOP {swap}; END LOOP;"
+    );
+    stack.ok(&format!("CREATE FUNCTION swap() RETURNS int4 LANGUAGE plpgsql AS $f$ {every} RETURN 1; END $f$")).await;
+    let as_reader = |sql: String| {
+        stack.send(stack.request("/v1/db/app/query", &stack.reader).body(json!({"sql": sql}).to_string()))
+    };
+    for attack in [format!("DO $d$ {every} END $d$"), "SELECT swap()".to_owned()] {
+        for _ in 0..3 {
+            assert_eq!(as_reader("SELECT x FROM m".to_owned()).await.status, 200);
+        }
+        as_reader(attack.clone()).await;
+        stack.ok("CREATE TYPE another AS ENUM ('a')").await;
+        for sql in ["SELECT x FROM m", "SELECT 'a'::another AS a", "SELECT 1 AS n"] {
+            assert_eq!(as_reader(sql.to_owned()).await.status, 200, "{sql} after {attack}");
+        }
+        assert_eq!(
+            stack.count("SELECT count(*) FROM victim").await,
+            0,
+            "a key that may only read has written: {attack}"
+        );
+        stack.ok("DROP TYPE another").await;
+    }
 }

@@ -5,6 +5,7 @@ pub mod eventually;
 pub mod http;
 pub mod process;
 pub mod stack;
+pub mod tls;
 
 pub use eventually::eventually;
 pub use http::Answer;

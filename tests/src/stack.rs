@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::http::Answer;
+use crate::tls;
 
 /// What a test wants to be different.
 #[derive(Debug, Clone)]
@@ -27,8 +28,10 @@ pub struct Options {
     pub server: String,
     /// More of the configuration; `{id}` and `{sha256}` stand for a second key's.
     pub more: String,
-    /// More parameters of the database's URL.
+    /// More parameters of the database's URL; `{ca}` stands for the certificate of the server's root.
     pub url_parameters: String,
+    /// Give the database server a certificate for `localhost`.
+    pub tls: bool,
 }
 
 impl Default for Options {
@@ -39,6 +42,7 @@ impl Default for Options {
             server: String::new(),
             more: String::new(),
             url_parameters: "sslmode=disable".to_owned(),
+            tls: false,
         }
     }
 }
@@ -84,7 +88,11 @@ impl Stack {
     pub async fn with(options: Options) -> Self {
         let scratch = Scratch::new("hearth-test").expect("a scratch folder");
         let (postgres, redis) = tokio::join!(PrivatePostgres::start(&scratch), PrivateRedis::start(&scratch));
-        let (postgres, redis) = (postgres.expect("PostgreSQL starts"), redis.expect("Redis starts"));
+        let (mut postgres, redis) = (postgres.expect("PostgreSQL starts"), redis.expect("Redis starts"));
+        if options.tls {
+            tls::give_certificate(&mut postgres, &scratch).await;
+        }
+        let url_parameters = options.url_parameters.replace("{ca}", &tls::root(&scratch).display().to_string());
         let admin = postgres.admin("postgres").await.expect("connects");
         admin.batch_execute("CREATE ROLE app LOGIN PASSWORD 'hidden-password'").await.expect("makes the role");
         admin.batch_execute("CREATE DATABASE app OWNER app").await.expect("makes the database");
@@ -102,13 +110,13 @@ impl Stack {
         .join(", ");
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{}\n\
-             [databases.app]\nurl = \"postgres://app@127.0.0.1:{}/app?{}\"\npassword = \"hidden-password\"\npool = {{ min = 1, max = {} }}\n\
+             [databases.app]\nurl = \"postgres://app@localhost:{}/app?{}\"\npassword = \"hidden-password\"\npool = {{ min = 1, max = {} }}\n\
              [caches.main]\nurl = \"redis://127.0.0.1:{}\"\npassword = \"{}\"\n\
              [tenants.acme]\ndatabases = [\"app\"]\ncaches = [\"main\"]\nkeys = [{keys}]\nlimits = {{ {} }}\n\
              [tenants.other]\nkeys = [{}]\n{}\n",
             options.server,
             postgres.port,
-            options.url_parameters,
+            url_parameters,
             options.pool_max,
             redis.port,
             redis.password,

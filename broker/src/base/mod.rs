@@ -1,6 +1,7 @@
-//! Small types that every room uses: names, the one time budget, SHA-256 of keys.
+//! Small things that every room uses: names, the one time budget, hexadecimal digits.
 
 pub mod deadline;
+pub mod hex;
 pub mod ids;
 
 pub use deadline::Deadline;

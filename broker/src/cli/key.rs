@@ -9,6 +9,7 @@ use jiff::{Timestamp, ToSpan};
 use sha2::{Digest, Sha256};
 
 use super::print;
+use crate::base::hex::hex;
 use crate::config::units::parse_duration;
 
 /// What to do with keys.
@@ -48,7 +49,7 @@ impl NewKey {
         let id: [u8; 9] = rand::random();
         let secret: [u8; 32] = rand::random();
         let secret = URL_SAFE_NO_PAD.encode(secret);
-        let sha256 = Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&Sha256::digest(secret.as_bytes()));
         Self { id: format!("hk_{}", URL_SAFE_NO_PAD.encode(id)), secret, sha256 }
     }
 
@@ -95,7 +96,7 @@ mod tests {
         let token = key.token();
         let (id, secret) = token.split_once('.').expect("has two halves");
         assert_eq!(id, key.id);
-        let hash: String = Sha256::digest(secret.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        let hash = hex(&Sha256::digest(secret.as_bytes()));
         assert_eq!(hash, key.sha256);
         assert_ne!(NewKey::random().secret, key.secret);
     }

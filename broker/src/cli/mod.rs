@@ -23,8 +23,8 @@ pub struct Cli {
 enum Command {
     /// Run the broker with a configuration file.
     ///
-    /// Environment variables lie over the file: HEARTH__SERVER__LISTEN=0.0.0.0:8432. Without a file the whole configuration
-    /// may stand in HEARTH_CONFIG_TOML. SIGTERM and Ctrl-C drain: requests in flight finish, new ones get 503.
+    /// Environment variables lie over the file: `HEARTH__SERVER__LISTEN=0.0.0.0:8432`. Without a file the whole configuration
+    /// may stand in `HEARTH_CONFIG_TOML`. SIGTERM and Ctrl-C drain: requests in flight finish, new ones get 503.
     Serve(ConfigArgs),
     /// Check a configuration and tell every fault at once, with its path. Connects to nothing.
     Check(ConfigArgs),

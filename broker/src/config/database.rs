@@ -48,7 +48,7 @@ impl Default for PoolConfig {
             min: 1,
             max: 16,
             connect_timeout: Duration::from_secs(5),
-            max_lifetime: Duration::from_secs(30 * 60),
+            max_lifetime: Duration::from_mins(30),
             // A prepared statement costs the server about 12.5 kB: 200 on each of 16 connections are 40 MB.
             prepared_statements: 200,
         }

@@ -82,5 +82,5 @@ pub enum ConfigError {
 }
 
 fn list(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| format!("\n  {fault}")).collect()
+    faults.iter().flat_map(|fault| ["\n  ".to_owned(), fault.to_string()]).collect()
 }

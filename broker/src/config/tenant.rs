@@ -97,7 +97,7 @@ impl Default for LimitsConfig {
             burst: None,
             in_flight: None,
             default_timeout: Duration::from_secs(30),
-            max_timeout: Duration::from_secs(60),
+            max_timeout: Duration::from_mins(1),
             max_result_bytes: 16 << 20,
             // The published clients send at most 1,000 commands a batch.
             max_pipeline: 10_000,

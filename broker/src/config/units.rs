@@ -80,7 +80,7 @@ mod tests {
     fn durations_read_with_their_unit_and_not_without() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
-        assert_eq!(parse_duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        assert_eq!(parse_duration("90d"), Ok(Duration::from_hours(90 * 24)));
         for bad in ["", "5", "s", "-1s", "1.5s", "5 weeks", "99999999999999999999d", "18446744073709551615h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

@@ -5,10 +5,12 @@ use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::base::hex::sha256_from_hex;
+
 use super::{CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, ServerConfig, TenantConfig};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Adds every fault of meaning to `faults`.
 pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
@@ -142,10 +144,10 @@ fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) {
 }
 
 fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+    sha256_from_hex(text).is_some()
 }
 
-fn range<T: PartialOrd + Debug>(
+fn range<T: PartialOrd + Debug + Copy>(
     path: impl Into<String>,
     value: T,
     allowed: RangeInclusive<T>,

@@ -1,15 +1,19 @@
 //! One data request from its headers to its answer: who, by when, how long each part took, and what the limits say.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::response::Response;
 use hearth_client::wire::header;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::auth::{self, Principal};
 use super::error::Error;
+use super::guarded;
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
 use crate::observe::RouteMetrics;
@@ -84,12 +88,25 @@ impl Call {
         if let Some(rate) = self.admission.as_ref().and_then(|admission| admission.rate) {
             set(headers, "ratelimit", &format!("\"requests\";r={};t={}", rate.remaining, rate.reset_s));
         }
-        response
+        guarded::until_sent(response, self.admission)
     }
 
     fn server_timing(&self) -> String {
         let ms = |d: Duration| d.as_secs_f64() * 1000.0;
         format!("auth;dur={:.3}, queue;dur={:.3}, db;dur={:.3}", ms(self.auth), ms(self.queue), ms(self.db))
+    }
+}
+
+/// The name of a database or a cache in the path; one that is not UTF-8 reads with U+FFFD, and is then unknown.
+pub struct BackendPath(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let name = RawPathParams::from_request_parts(parts, state).await;
+        let first = name.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
+        Ok(Self(first.unwrap_or_else(|| "\u{fffd}".to_owned())))
     }
 }
 

@@ -21,6 +21,12 @@ pub enum Error {
         /// Unit: bytes.
         limit: u64,
     },
+    /// The answer is larger than the tenant may have; the commands have run.
+    #[error("the answer is larger than {limit} bytes")]
+    ReplyTooLarge {
+        /// Unit: bytes.
+        limit: u64,
+    },
     /// The body did not come in time.
     #[error("the request body did not arrive within {} ms", waited.as_millis())]
     RequestTimeout {

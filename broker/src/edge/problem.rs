@@ -64,6 +64,9 @@ pub fn facts(error: &Error) -> Facts {
     match error {
         Error::Invalid(_) | Error::Command(_) => Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest),
         Error::RequestTooLarge { .. } => Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge),
+        Error::ReplyTooLarge { .. } => {
+            Facts { outcome: Outcome::Applied, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
+        }
         Error::RequestTimeout { .. } => Facts::refused(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout),
         Error::Auth(AuthError::Scope(_)) => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
         Error::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Invalid | AuthError::Expired) => {
@@ -102,7 +105,10 @@ fn query(error: &QueryError) -> Facts {
             Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest)
         }
         QueryError::Pool(error) => pool(error),
-        QueryError::Database(db) => from_sqlstate(db.code()),
+        QueryError::Database { db, outcome: Outcome::NotApplied } => from_sqlstate(db.code()),
+        QueryError::Database { db, outcome } => {
+            Facts { outcome: *outcome, retryable: false, ..from_sqlstate(db.code()) }
+        }
         QueryError::Lost { outcome, .. } => Facts::ran(StatusCode::BAD_GATEWAY, Code::BackendLost, *outcome),
         QueryError::TimedOut { outcome } => Facts::ran(StatusCode::GATEWAY_TIMEOUT, Code::StatementTimeout, *outcome),
         QueryError::TooLarge { outcome, .. } => {
@@ -125,12 +131,13 @@ fn pool(error: &PoolError) -> Facts {
     }
 }
 
-/// By class, and by code where a class is mixed. A refused statement is rolled back, so its outcome is always known.
+/// By class, and by code where a class is mixed, for a statement that was rolled back.
 fn from_sqlstate(state: &SqlState) -> Facts {
     use ProblemCode as Code;
     match (state.code().get(..2).unwrap_or_default(), state.code()) {
         (_, "25006") => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
         ("23", _) => Facts::refused(StatusCode::CONFLICT, Code::Conflict),
+        (_, "40003") => Facts { outcome: Outcome::Unknown, ..Facts::refused(StatusCode::CONFLICT, Code::Conflict) },
         ("40", _) | (_, "55P03") => Facts::for_now(StatusCode::CONFLICT, Code::Conflict, Duration::from_millis(20)),
         ("53", _) => Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, SOON),
         ("08", _) => Facts::ran(StatusCode::BAD_GATEWAY, Code::BackendLost, Outcome::NotApplied),
@@ -195,7 +202,7 @@ pub fn headers(response: &mut Response, facts: &Facts) {
 
 fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
     let page = super::pages::page(facts.code);
-    let db = if let Error::Query(QueryError::Database(db)) = error { Some(&**db) } else { None };
+    let db = if let Error::Query(QueryError::Database { db, .. }) = error { Some(&**db) } else { None };
     Problem {
         type_uri: format!("/problems/{}", page.code),
         title: page.title.to_owned(),

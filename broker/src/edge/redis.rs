@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hearth_client::wire::RedisReply;
 use http::header::CONTENT_TYPE;
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::body;
-use super::call::Call;
+use super::call::{BackendPath, Call};
 use super::error::Error;
 use super::problem;
 use crate::base::{Deadline, RequestId};
@@ -62,7 +62,7 @@ type Written = (StatusCode, Vec<u8>);
 pub async fn run_command(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
-    Path(cache): Path<String>,
+    BackendPath(cache): BackendPath,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -98,7 +98,7 @@ pub async fn run_command(
 pub async fn run_pipeline(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
-    Path(cache): Path<String>,
+    BackendPath(cache): BackendPath,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -108,14 +108,16 @@ pub async fn run_pipeline(
 }
 
 async fn one(broker: &Broker, call: &mut Call, cache: &str, headers: &HeaderMap, body: Body) -> Result<Written, Error> {
-    let (cache, body, deadline, _) = admitted(broker, call, cache, headers, body).await?;
+    let (cache, body, deadline, max) = admitted(broker, call, cache, headers, body).await?;
+    let encoding = encoding(headers)?;
     let raw: &RawValue = parse(&body)?;
     let command = command(raw)?;
     let start = Instant::now();
     let value = cache.run(&command, deadline).await?;
     call.spent(std::time::Duration::ZERO, start.elapsed());
     let mut out = Vec::new();
-    let ok = reply(&mut out, &value, encoding(headers)?);
+    let ok = reply(&mut out, &value, encoding);
+    within(&out, max.bytes)?;
     Ok((if ok { StatusCode::OK } else { StatusCode::BAD_REQUEST }, out))
 }
 
@@ -131,8 +133,9 @@ async fn many(
     if items.is_empty() {
         return Err(CommandError::Malformed("empty pipeline request".to_owned()).into());
     }
-    if items.len() > max {
-        return Err(Error::Invalid(format!("ERR a pipeline may hold {max} commands, not {}", items.len())));
+    if items.len() > max.commands {
+        let text = format!("ERR a pipeline may hold {} commands, not {}", max.commands, items.len());
+        return Err(Error::Invalid(text));
     }
     let encoding = encoding(headers)?;
     // A command that is refused here leaves a hole; the others keep their order around it.
@@ -155,6 +158,7 @@ async fn many(
             (Ok(_), Some(value)) => drop(reply(&mut out, &value, encoding)),
             (Ok(_), None) => refusal(&mut out, "ERR no answer"),
         }
+        within(&out, max.bytes)?;
     }
     out.push(b']');
     Ok((StatusCode::OK, out))
@@ -166,14 +170,27 @@ async fn admitted(
     cache: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Arc<Cache>, bytes::Bytes, Deadline, usize), Error> {
+) -> Result<(Arc<Cache>, bytes::Bytes, Deadline, Most), Error> {
     let (principal, deadline) = call.identify(broker, headers)?;
     principal.needs(&[Scope::Redis])?;
     let tenant = &principal.tenant;
     let (cache, metrics) = tenant.caches.get(cache).ok_or_else(|| Error::UnknownCache(cache.to_owned()))?;
     call.admit(tenant, metrics)?;
     let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
-    Ok((Arc::clone(cache), body, deadline, tenant.limits.max_pipeline as usize))
+    let most = Most { commands: tenant.limits.max_pipeline as usize, bytes: tenant.limits.max_result_bytes };
+    Ok((Arc::clone(cache), body, deadline, most))
+}
+
+/// What one request may have.
+struct Most {
+    commands: usize,
+    /// Unit: bytes of encoded answer.
+    bytes: u64,
+}
+
+/// Errors once an answer passes the tenant's limit. The commands have run.
+fn within(out: &[u8], max_bytes: u64) -> Result<(), Error> {
+    if out.len() as u64 > max_bytes { Err(Error::ReplyTooLarge { limit: max_bytes }) } else { Ok(()) }
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, CommandError> {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hearth_client::wire::{Problem, QueryRequest, QueryResponse};
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 
 use super::body;
-use super::call::Call;
+use super::call::{BackendPath, Call};
 use super::error::Error;
 use super::problem;
 use crate::base::RequestId;
@@ -51,7 +51,7 @@ use crate::query::{Answer, Limits, Run, Statement};
 pub async fn query(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
-    Path(database): Path<String>,
+    BackendPath(database): BackendPath,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -82,6 +82,11 @@ async fn run_query(
         // To take the header and not keep its promise would be worse than to refuse.
         return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
     }
+    if let Some(kind) = streamed(headers) {
+        return Err(Error::Invalid(format!(
+            "`Accept: {kind}` is not supported by this broker yet; ask for application/json"
+        )));
+    }
     let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
     let request: QueryRequest<'_> = serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?;
     let statement = Statement::new(&request)?;
@@ -91,4 +96,12 @@ async fn run_query(
         read_only: request.read_only || !principal.has(Scope::SqlWrite),
     };
     Ok(Run { database, statement: &statement, deadline, limits, metrics }.go().await?)
+}
+
+/// A streamed format that the caller asks for without saying that JSON would do.
+fn streamed(headers: &HeaderMap) -> Option<&str> {
+    let accept = headers.get(ACCEPT)?.to_str().ok()?;
+    let streams = accept.contains("application/x-ndjson") || accept.contains("text/csv");
+    let json = accept.contains("*/*") || accept.contains("application/json");
+    (streams && !json).then_some(accept)
 }

@@ -1,11 +1,15 @@
 //! From a JSON value to the text of a statement parameter, by the type the server wants there.
 
+use crate::base::hex::hex;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
+
+/// The dimensions that PostgreSQL arrays may have (`MAXDIM`).
+const MAX_DIMENSIONS: u32 = 6;
 
 /// A parameter as the text the server reads; `None` is NULL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,9 @@ pub enum ParamError {
     /// PostgreSQL's text holds no NUL character.
     #[error("contains a NUL character, which PostgreSQL text cannot hold; use {{\"$bytes\": …}} with bytea")]
     Nul,
+    /// Arrays within arrays beyond what the server has.
+    #[error("has more than {MAX_DIMENSIONS} dimensions, which is PostgreSQL's limit")]
+    Depth,
     /// A string with an escape that is no character.
     #[error("is not a valid JSON string: {0}")]
     String(String),
@@ -74,7 +81,7 @@ pub fn param(raw: &RawValue, ty: &Type) -> Result<TextParam, ParamError> {
         b'[' => match ty.kind() {
             Kind::Array(element) => {
                 let mut out = Vec::new();
-                array(&mut out, raw, element)?;
+                array(&mut out, raw, element, MAX_DIMENSIONS)?;
                 Ok(TextParam(Some(out)))
             }
             _ => Err(shape("array", ty)),
@@ -115,17 +122,14 @@ fn object(json: &str, ty: &Type) -> Result<Vec<u8>, ParamError> {
         return Err(shape("{\"$bytes\"} object", ty));
     }
     let bytes = STANDARD.decode(bytes.as_bytes()).map_err(|_| ParamError::Base64)?;
-    let mut out = Vec::with_capacity(2 + bytes.len() * 2);
-    out.extend_from_slice(b"\\x");
-    for byte in bytes {
-        out.push(b"0123456789abcdef"[usize::from(byte >> 4)]);
-        out.push(b"0123456789abcdef"[usize::from(byte & 15)]);
-    }
+    let mut out = b"\\x".to_vec();
+    out.extend_from_slice(hex(&bytes).as_bytes());
     Ok(out)
 }
 
 /// A JSON array as an array literal. Elements of `json` arrays are JSON values themselves, so those do not nest.
-fn array(out: &mut Vec<u8>, raw: &RawValue, element: &Type) -> Result<(), ParamError> {
+fn array(out: &mut Vec<u8>, raw: &RawValue, element: &Type, depth: u32) -> Result<(), ParamError> {
+    let depth = depth.checked_sub(1).ok_or(ParamError::Depth)?;
     let element = base_type(element);
     let items: Vec<&RawValue> =
         serde_json::from_str(raw.get()).map_err(|error| ParamError::String(error.to_string()))?;
@@ -140,7 +144,7 @@ fn array(out: &mut Vec<u8>, raw: &RawValue, element: &Type) -> Result<(), ParamE
             _ if json == "null" => out.extend_from_slice(b"NULL"),
             _ if is_json(element) => quoted(out, json.as_bytes()),
             b'"' => quoted(out, unquoted(json)?.as_bytes()),
-            b'[' => array(out, item, element)?,
+            b'[' => array(out, item, element, depth)?,
             b'{' => quoted(out, &object(json, element)?),
             _ => out.extend_from_slice(json.as_bytes()),
         }
@@ -194,6 +198,15 @@ mod tests {
         assert_eq!(made("[[1,2],[3,4]]", &Type::INT4_ARRAY), Ok(Some("{{1,2},{3,4}}".to_owned())));
         assert_eq!(made(r#"[[1],{"a":"b"}]"#, &Type::JSONB_ARRAY), Ok(Some(r#"{"[1]","{\"a\":\"b\"}"}"#.to_owned())));
         assert_eq!(made(r#"[{"$bytes":"AP8="}]"#, &Type::BYTEA_ARRAY), Ok(Some(r#"{"\\x00ff"}"#.to_owned())));
+    }
+
+    #[test]
+    fn arrays_nest_as_deep_as_the_server_allows_and_no_deeper() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(made(&nested(6), &Type::INT4_ARRAY).is_ok());
+        for depth in [7, 30_000] {
+            assert_eq!(made(&nested(depth), &Type::INT4_ARRAY), Err(ParamError::Depth));
+        }
     }
 
     #[test]

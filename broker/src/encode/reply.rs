@@ -47,21 +47,18 @@ pub fn error_text(error: &ServerError) -> String {
 
 fn write(out: &mut Vec<u8>, value: &Value, encoding: ReplyEncoding) {
     match value {
-        Value::Nil => out.extend_from_slice(b"null"),
         Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
-        Value::BulkString(bytes) => text(out, bytes, encoding),
-        Value::SimpleString(line) => text(out, line.as_bytes(), encoding),
+        Value::BulkString(bytes) | Value::BigNumber(bytes) => text(out, bytes, encoding),
+        Value::SimpleString(line) | Value::VerbatimString { text: line, .. } => text(out, line.as_bytes(), encoding),
         Value::Okay => text(out, b"OK", encoding),
-        Value::Array(items) | Value::Set(items) => list(out, items.iter(), encoding),
+        Value::Array(items) | Value::Set(items) | Value::Push { data: items, .. } => list(out, items.iter(), encoding),
         Value::ServerError(error) => text(out, error_text(error).as_bytes(), encoding),
         // The broker speaks RESP2, so the rest does not come; should it, it reads as RESP2 would have said it.
         Value::Map(pairs) => list(out, pairs.iter().flat_map(|(k, v)| [k, v]), encoding),
         Value::Attribute { data, .. } => write(out, data, encoding),
         Value::Double(number) => text(out, number.to_string().as_bytes(), encoding),
         Value::Boolean(yes) => out.push(if *yes { b'1' } else { b'0' }),
-        Value::VerbatimString { text: line, .. } => text(out, line.as_bytes(), encoding),
-        Value::BigNumber(digits) => text(out, digits, encoding),
-        Value::Push { data, .. } => list(out, data.iter(), encoding),
+        // `Nil`, and what a later release of the client may add.
         _ => out.extend_from_slice(b"null"),
     }
 }

@@ -125,10 +125,12 @@ impl Database {
     /// Cancel safe: a caller that leaves the queue leaves no trace.
     pub async fn checkout(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, PoolError> {
         let start = Instant::now();
-        let object = match self.pool.timeout_get(&NOW).await {
-            Ok(object) => object,
-            Err(DeadpoolError::Timeout(TimeoutType::Wait)) => self.wait(start, deadline).await?,
-            Err(error) => return Err(self.refusal(error, start)),
+        let object = match tokio::time::timeout_at(deadline.at(), self.pool.timeout_get(&NOW)).await {
+            Ok(Ok(object)) => object,
+            Ok(Err(DeadpoolError::Timeout(TimeoutType::Wait))) => self.wait(start, deadline).await?,
+            Ok(Err(error)) => return Err(self.refusal(error, start)),
+            // A dial that did not end in time.
+            Err(_) => return Err(PoolError::WaitTimeout { backend: self.name.clone(), waited: start.elapsed() }),
         };
         self.metrics.checkout_wait.observe(start.elapsed().as_secs_f64());
         Ok(Lease::new(object, Arc::clone(self)))

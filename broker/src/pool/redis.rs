@@ -22,6 +22,9 @@ use crate::observe::{CloseReason, PoolMetrics};
 /// A connection unused for longer is asked for a sign of life first: a server that restarted meanwhile is then no caller's news.
 const IDLE_DOUBT: Duration = Duration::from_secs(1);
 
+/// The longest wait for that sign. A server that is busy for longer gets a new connection, which costs it little.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 /// One Redis server and its lanes.
 pub struct Cache {
     name: BackendName,
@@ -117,7 +120,7 @@ impl Cache {
         match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => self.failed(index, generation, error).await,
-            Err(_) => Err(CacheError::TimedOut { backend: self.name.clone() }),
+            Err(_) => Err(self.timed_out()),
         }
     }
 
@@ -129,7 +132,7 @@ impl Cache {
         match answer {
             Ok(Ok(values)) => Ok(values),
             Ok(Err(error)) => self.failed(index, generation, error).await.map(|value| vec![value]),
-            Err(_) => Err(CacheError::TimedOut { backend: self.name.clone() }),
+            Err(_) => Err(self.timed_out()),
         }
     }
 
@@ -140,7 +143,7 @@ impl Cache {
             let mut held = self.lanes[index].connection.lock().await;
             if let Some(open) = held.as_ref()
                 && self.is_doubtful(open)
-                && open.connection.clone().send_packed_command(&redis::cmd("PING")).await.is_err()
+                && !answers(open.connection.clone()).await
                 && let Some(broken) = held.take()
             {
                 self.close_lane(broken);
@@ -198,6 +201,12 @@ impl Cache {
         Err(CacheError::Lost { backend: self.name.clone(), source: error })
     }
 
+    /// A connection that did not answer one caller in time may answer nobody any more: the next asks first.
+    fn timed_out(&self) -> CacheError {
+        self.failures.fetch_add(1, Ordering::AcqRel);
+        CacheError::TimedOut { backend: self.name.clone() }
+    }
+
     /// Asks for a sign of life.
     pub async fn ping(&self, deadline: Deadline) -> Result<(), CacheError> {
         self.run(&redis::cmd("PING"), deadline).await.map(|_| ())
@@ -207,4 +216,10 @@ impl Cache {
     pub fn close(&self) {
         self.pool.close();
     }
+}
+
+/// True if the connection gives a sign of life.
+async fn answers(mut connection: MultiplexedConnection) -> bool {
+    let ping = redis::cmd("PING");
+    matches!(tokio::time::timeout(SIGN_OF_LIFE, connection.send_packed_command(&ping)).await, Ok(Ok(_)))
 }

@@ -23,9 +23,17 @@ const NEVER: &[&str] = &[
     "BGSAVE",
     "BGREWRITEAOF",
     "SWAPDB",
-    "CONFIG SET",
-    "CONFIG REWRITE",
-    "CONFIG RESETSTAT",
+    // It shows the password.
+    "CONFIG",
+    "ACL LIST",
+    "ACL GETUSER",
+    "ACL USERS",
+    "ACL SETUSER",
+    "ACL DELUSER",
+    "ACL LOAD",
+    "ACL SAVE",
+    "ACL LOG",
+    "ACL GENPASS",
     "LATENCY RESET",
     "SLOWLOG RESET",
     "SCRIPT DEBUG",
@@ -47,12 +55,8 @@ const NEVER: &[&str] = &[
     "CLUSTER SAVECONFIG",
     "CLUSTER SET-CONFIG-EPOCH",
     "CLUSTER SETSLOT",
-    "ACL SETUSER",
-    "ACL DELUSER",
-    "ACL LOAD",
-    "ACL SAVE",
-    "ACL LOG",
     // Other clients.
+    "CLIENT LIST",
     "CLIENT KILL",
     "CLIENT PAUSE",
     "CLIENT UNPAUSE",
@@ -177,12 +181,19 @@ fn check(command: &Cmd) -> Result<(), CommandError> {
     if pattern_at_end && second.into_iter().chain(args.clone()).any(|arg| arg.len() > PATTERN_MAX_BYTES) {
         return Err(CommandError::LongPattern);
     }
+    // `GROUP group consumer`: the names may read like options.
+    let words = if name == "XREADGROUP" { 3 } else { 0 };
     let blocks = matches!(name.as_str(), "XREAD" | "XREADGROUP")
         && second
             .into_iter()
-            .chain(args)
+            .chain(args.clone())
+            .skip(words)
             .take_while(|arg| !arg.eq_ignore_ascii_case(b"STREAMS"))
             .any(|arg| arg.eq_ignore_ascii_case(b"BLOCK"));
+    let leaves = name == "COPY" && args.skip(1).any(|arg| arg.eq_ignore_ascii_case(b"DB"));
+    if leaves {
+        return Err(CommandError::Forbidden("COPY … DB".to_owned()));
+    }
     if blocks {
         return Err(CommandError::Forbidden(format!("{name} … BLOCK")));
     }
@@ -233,11 +244,16 @@ mod tests {
             r#"["blpop","k",0]"#,
             r#"["xread","block",0,"streams","s","$"]"#,
             r#"["mUlTi"]"#,
+            r#"["xreadgroup","group","STREAMS","c","BLOCK",0,"streams","s",">"]"#,
+            r#"["copy","a","b","db",1]"#,
+            r#"["config","get","requirepass"]"#,
+            r#"["acl","list"]"#,
         ] {
             let forbidden = matches!(read(json), Err(CommandError::Forbidden(_)));
             assert_eq!(forbidden, !json.contains("flushall"), "{json}");
         }
-        assert!(read(r#"["config","get","maxmemory"]"#).is_ok());
+        assert!(read(r#"["xreadgroup","GROUP","block","block","STREAMS","s",">"]"#).is_ok(), "a group called block");
+        assert!(read(r#"["copy","db","b"]"#).is_ok(), "a key called db");
         assert!(read(r#"["xread","streams","block","0"]"#).is_ok(), "a stream called block");
         let long = format!(r#"["KEYS","{}"]"#, "*".repeat(2000));
         assert_eq!(read(&long), Err(CommandError::LongPattern));

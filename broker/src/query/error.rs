@@ -31,9 +31,15 @@ pub enum QueryError {
     /// No connection could be had; nothing ran.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The database refused, and its transaction is rolled back.
+    /// The database refused.
     #[error("the database refused the statement")]
-    Database(#[source] Box<DbError>),
+    Database {
+        /// The database's own record.
+        #[source]
+        db: Box<DbError>,
+        /// What became of the effect: rolled back, but for code that may have committed halfway.
+        outcome: Outcome,
+    },
     /// The connection died while the statement ran.
     #[error("the connection died while the statement ran")]
     Lost {

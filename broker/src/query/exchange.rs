@@ -4,11 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
+use futures_util::future::{Either, select};
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Client, Error};
 
 use super::error::QueryError;
-use super::statement::{Effect, Statement};
+use super::statement::Statement;
 use crate::encode::params::{self, TextParam};
 use crate::encode::rows::RowError;
 use crate::encode::{RowWriter, TooLarge};
@@ -24,6 +25,8 @@ pub struct Budget {
     pub max_rows: Option<u64>,
     /// Run READ ONLY, enforced by the server.
     pub read_only: bool,
+    /// It can have no effect, so it need not be read to its end to know its outcome.
+    pub harmless: bool,
 }
 
 /// Why an exchange did not end with a result.
@@ -120,20 +123,29 @@ pub async fn execute(
     values: Vec<TextParam>,
     budget: Budget,
 ) -> Result<Vec<u8>, Fault> {
-    let client = &lease.session().client;
+    let session = lease.session();
+    // Look-ups of types went before, with tags of their own.
+    session.observed.begin();
     if !budget.read_only {
-        return read(lease, statement, prepared, values, budget, 0).await;
+        return read(lease, statement, prepared, values, budget).await;
     }
+    // Awaited: a BEGIN that was cancelled, sent in one write with the statement, would leave the statement to run on its own,
+    // free to write.
+    session.client.batch_execute("BEGIN READ ONLY").await?;
+    session.observed.begin();
+    let reading = pin!(read(lease, statement, prepared, values, budget));
+    let ending = pin!(session.client.batch_execute("COMMIT"));
     // Polled in this order, so sent in this order, in one write; each answers by itself.
-    let (begun, result, ended) = futures_util::join!(
-        client.batch_execute("BEGIN READ ONLY"),
-        read(lease, statement, prepared, values, budget, 1),
-        client.batch_execute("COMMIT"),
-    );
-    begun?;
-    let result = result?;
-    ended?;
-    Ok(result)
+    match select(reading, ending).await {
+        Either::Left((Ok(result), ending)) => ending.await.map(|()| result).map_err(Fault::from),
+        Either::Left((Err(fault @ Fault::TooLarge { done: false, .. }), _)) => Err(fault),
+        Either::Left((Err(fault), ending)) => {
+            // The refusal is the news; COMMIT then only ends the failed transaction.
+            let _ = ending.await;
+            Err(fault)
+        }
+        Either::Right((ended, reading)) => reading.await.and_then(|result| ended.map(|()| result).map_err(Fault::from)),
+    }
 }
 
 async fn read(
@@ -142,7 +154,6 @@ async fn read(
     prepared: &Prepared,
     values: Vec<TextParam>,
     budget: Budget,
-    tags_before: usize,
 ) -> Result<Vec<u8>, Fault> {
     let columns = prepared.columns(statement.format);
     let mut writer = RowWriter::new(&columns, budget.max_bytes, budget.max_rows);
@@ -155,8 +166,8 @@ async fn read(
         }
         match writer.push(&row) {
             Ok(()) => {}
-            // Reading on costs only time, but a write's outcome is known only at the end.
-            Err(RowError::TooLarge(limit)) if statement.effect == Effect::Read => {
+            // Reading on costs only time, but the outcome of an effect is known only at the end.
+            Err(RowError::TooLarge(limit)) if budget.harmless => {
                 return Err(Fault::TooLarge { limit, done: false });
             }
             Err(RowError::TooLarge(limit)) => too_large = Some(limit),
@@ -167,5 +178,5 @@ async fn read(
         return Err(Fault::TooLarge { limit, done: true });
     }
     let tags = session.observed.take_tags();
-    Ok(writer.finish(tags.get(tags_before).map_or("", String::as_str)))
+    Ok(writer.finish(tags.first().map_or("", String::as_str)))
 }

@@ -3,6 +3,7 @@
 pub mod command;
 pub mod error;
 pub mod exchange;
+pub mod reading;
 pub mod run;
 pub mod statement;
 pub mod tokens;

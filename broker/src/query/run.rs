@@ -10,10 +10,11 @@ use tokio_postgres::error::{Severity, SqlState};
 
 use super::error::QueryError;
 use super::exchange::{self, Budget, Fault};
-use super::statement::{Effect, Statement};
+use super::statement::Statement;
 use crate::base::Deadline;
+use crate::encode::TextParam;
 use crate::observe::RouteMetrics;
-use crate::pool::postgres::Cleanup;
+use crate::pool::postgres::{Cleanup, Prepared};
 use crate::pool::{Database, Lease};
 
 /// How long a cancelled statement may take to end before its outcome counts as unknown.
@@ -25,7 +26,15 @@ const READY_GRACE: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 2;
 
 /// What a request may have.
-pub type Limits = Budget;
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Unit: bytes of encoded result.
+    pub max_bytes: u64,
+    /// Rows, if the request names a ceiling.
+    pub max_rows: Option<u64>,
+    /// Run READ ONLY, enforced by the server.
+    pub read_only: bool,
+}
 
 /// A statement on its way to one database.
 pub struct Run<'a> {
@@ -93,7 +102,7 @@ impl Run<'_> {
         match ended {
             Ok(body) => {
                 lease.finish();
-                if self.statement.effect == Effect::Other {
+                if self.statement.changes_schema() && !self.limits.read_only {
                     self.database.schema_changed();
                 }
                 Ok(body)
@@ -117,7 +126,7 @@ impl Run<'_> {
         match timeout_at(self.deadline.at(), self.database.catalog().load(&lease.session().client)).await {
             Ok(Ok(())) => lease.finish(),
             Ok(Err(error)) => {
-                tracing::debug!(error = %error, "the names of `{}` could not be read", self.database.name())
+                tracing::debug!(error = %error, "the names of `{}` could not be read", self.database.name());
             }
             Err(_) => {}
         }
@@ -143,16 +152,36 @@ impl Run<'_> {
         if self.deadline.has_passed() {
             return Err(Outcome::NotApplied);
         }
+        let Limits { max_bytes, max_rows, read_only } = self.limits;
+        let budget = Budget { max_bytes, max_rows, read_only, harmless: self.is_harmless() };
         *executed_from = Some(lease.session().observed.sent_bytes());
-        let mut running = pin!(exchange::execute(lease, self.statement, &prepared, values, self.limits));
-        if let Ok(ended) = timeout_at(self.deadline.at(), &mut running).await {
-            return Ok(ended);
+        let (ended, late) = self.execute(lease, &prepared, values, budget).await;
+        if late {
+            lease.needs(Cleanup::Discard);
         }
-        if let Err(error) = lease.cancel().await {
+        ended
+    }
+
+    /// Runs what is prepared, cancelled at the deadline. The second value is true where a cancellation may still arrive, and
+    /// would then hit the next caller.
+    async fn execute(
+        &self,
+        lease: &Lease,
+        prepared: &Prepared,
+        values: Vec<TextParam>,
+        budget: Budget,
+    ) -> (Result<Result<Vec<u8>, Fault>, Outcome>, bool) {
+        let mut running = pin!(exchange::execute(lease, self.statement, prepared, values, budget));
+        if let Ok(ended) = timeout_at(self.deadline.at(), &mut running).await {
+            return (Ok(ended), false);
+        }
+        let cancelled = lease.cancel().await;
+        if let Err(error) = &cancelled {
             tracing::warn!(backend.name = %self.database.name(), error = %error, "a cancellation did not get through");
         }
         // The cancelled statement says itself what became of it: refused with 57014, or finished just before.
-        timeout(CANCEL_GRACE, running).await.map_err(|_| self.if_unknown())
+        let ended = timeout(CANCEL_GRACE, running).await.map_err(|_| self.if_unknown());
+        (ended, cancelled.is_err())
     }
 
     /// What became of an effect that nobody could be asked about.
@@ -178,9 +207,9 @@ impl Run<'_> {
             Fault::SchemaChanged => {
                 self.database.schema_changed();
                 lease.needs(Cleanup::Discard);
-                let outcome = if self.is_pure_read() { Outcome::NotApplied } else { Outcome::Unknown };
+                let outcome = if self.is_harmless() { Outcome::NotApplied } else { Outcome::Unknown };
                 let error = QueryError::SchemaChanged { outcome };
-                if self.is_pure_read() { Next::Again(error) } else { Next::Fail(error) }
+                if self.is_harmless() { Next::Again(error) } else { Next::Fail(error) }
             }
             Fault::Driver(error) => match error.as_db_error() {
                 Some(db) if is_fatal(db) => self.lost(lease, error, nothing_executed),
@@ -193,12 +222,14 @@ impl Run<'_> {
         }
     }
 
-    /// A statement without effect whatever happened to it: it reads, and calls nothing that is not built in.
-    fn is_pure_read(&self) -> bool {
-        let harmless = self.database.catalog().names();
-        self.limits.read_only
-            || (self.statement.effect == Effect::Read
-                && self.statement.cleanup(harmless.as_deref()) == Cleanup::Nothing)
+    /// A statement without effect whatever happens to it.
+    fn is_harmless(&self) -> bool {
+        self.limits.read_only || self.statement.is_pure_read(self.database.catalog().names().as_deref())
+    }
+
+    /// A refusal rolls everything back, but for code that may have committed halfway.
+    fn if_refused(&self) -> Outcome {
+        if self.statement.runs_code() && !self.limits.read_only { Outcome::Unknown } else { Outcome::NotApplied }
     }
 
     async fn refused(&self, lease: &mut Lease, error: tokio_postgres::Error) -> Next {
@@ -210,9 +241,10 @@ impl Run<'_> {
             return Next::Fail(QueryError::Driver { outcome: self.if_unknown(), source: error });
         };
         if *db.code() == SqlState::QUERY_CANCELED {
-            return Next::Fail(QueryError::TimedOut { outcome: Outcome::NotApplied });
+            return Next::Fail(QueryError::TimedOut { outcome: self.if_refused() });
         }
-        let plan_is_stale = *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.message().contains("cached plan");
+        let plan_is_stale =
+            *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery");
         let statement_is_gone = *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME;
         if plan_is_stale {
             self.database.schema_changed();
@@ -222,15 +254,16 @@ impl Run<'_> {
         if statement_is_gone {
             lease.needs(Cleanup::Discard);
         }
-        let error = QueryError::Database(Box::new(db));
+        let error = QueryError::Database { db: Box::new(db), outcome: self.if_refused() };
         if plan_is_stale || statement_is_gone { Next::Again(error) } else { Next::Fail(error) }
     }
 
     fn lost(&self, lease: &Lease, error: tokio_postgres::Error, nothing_executed: bool) -> Next {
         let observed = &lease.session().observed;
         // The server's last words came in order: without a command tag before them there was no commit.
-        let refused_first = error.as_db_error().is_some() && !observed.has_completed();
-        let outcome = if nothing_executed || refused_first || self.is_pure_read() {
+        let refused_first =
+            error.as_db_error().is_some() && !observed.has_completed() && self.if_refused() == Outcome::NotApplied;
+        let outcome = if nothing_executed || refused_first || self.is_harmless() {
             Outcome::NotApplied
         } else {
             Outcome::Unknown

@@ -14,44 +14,54 @@ pub enum Token {
     Mark(u8),
 }
 
-/// The tokens of `sql`. What does not end (a string, a comment) ends with the text: the server will refuse it.
-pub fn tokens(sql: &str) -> Vec<Token> {
-    let mut found = Vec::new();
-    let bytes = sql.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'-' if bytes.get(at + 1) == Some(&b'-') => at = line_end(bytes, at),
-            b'/' if bytes.get(at + 1) == Some(&b'*') => at = comment_end(bytes, at),
-            b'\'' => at = string_end(bytes, at, escapes_before(bytes, at)),
-            b'"' => {
-                let end = string_end(bytes, at, false);
-                // A name that does not end has no closing quote to take off.
-                let inner = sql.get(at + 1..end - 1).unwrap_or(&sql[at + 1..]);
-                found.push(Token::Quoted(inner.replace("\"\"", "\"")));
-                at = end;
-            }
-            b'$' => match dollar_end(bytes, at) {
-                Some(end) => at = end,
-                None => at += 1,
-            },
-            byte if is_name_start(byte) => {
-                let end = (at..bytes.len()).find(|i| !is_name_part(bytes[*i])).unwrap_or(bytes.len());
-                found.push(Token::Word(sql[at..end].to_lowercase()));
-                at = end;
-            }
-            byte if byte.is_ascii_digit() => {
-                at = (at..bytes.len()).find(|i| !(is_name_part(bytes[*i]) || bytes[*i] == b'.')).unwrap_or(bytes.len());
-            }
-            byte => {
-                if !byte.is_ascii_whitespace() {
-                    found.push(Token::Mark(byte));
+/// Reads `sql` token by token. What does not end (a string, a comment) ends with the text: the server will refuse it.
+pub struct Tokens<'a> {
+    sql: &'a str,
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// Begins at the start of `sql`.
+    pub fn new(sql: &'a str) -> Self {
+        Self { sql, at: 0 }
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Token;
+
+    fn next(&mut self) -> Option<Token> {
+        let bytes = self.sql.as_bytes();
+        loop {
+            let at = self.at;
+            match *bytes.get(at)? {
+                b'-' if bytes.get(at + 1) == Some(&b'-') => self.at = line_end(bytes, at),
+                b'/' if bytes.get(at + 1) == Some(&b'*') => self.at = comment_end(bytes, at),
+                b'\'' => self.at = string_end(bytes, at, escapes_before(bytes, at)),
+                b'"' => {
+                    self.at = quoted_end(bytes, at, false);
+                    // A name that does not end has no closing quote to take off.
+                    let inner = self.sql.get(at + 1..self.at - 1).unwrap_or(&self.sql[at + 1..]);
+                    return Some(Token::Quoted(inner.replace("\"\"", "\"")));
                 }
-                at += 1;
+                b'$' => self.at = dollar_end(bytes, at).unwrap_or(at + 1),
+                byte if is_name_start(byte) => {
+                    self.at = (at..bytes.len()).find(|i| !is_name_part(bytes[*i])).unwrap_or(bytes.len());
+                    return Some(Token::Word(self.sql[at..self.at].to_lowercase()));
+                }
+                byte if byte.is_ascii_digit() => {
+                    let part = |i: &usize| is_name_part(bytes[*i]) || bytes[*i] == b'.';
+                    self.at = (at..bytes.len()).find(|i| !part(i)).unwrap_or(bytes.len());
+                }
+                byte => {
+                    self.at += 1;
+                    if !byte.is_ascii_whitespace() {
+                        return Some(Token::Mark(byte));
+                    }
+                }
             }
         }
     }
-    found
 }
 
 fn is_name_start(byte: u8) -> bool {
@@ -89,12 +99,25 @@ fn comment_end(bytes: &[u8], at: usize) -> usize {
     bytes.len()
 }
 
-/// `E'…'` knows backslashes; a plain string does not (`standard_conforming_strings` is on in every session we open).
+/// `E'…'` knows backslashes; a plain string does not: every session is opened with `standard_conforming_strings` on.
 fn escapes_before(bytes: &[u8], at: usize) -> bool {
     at > 0 && matches!(bytes[at - 1], b'e' | b'E') && (at < 2 || !is_name_part(bytes[at - 2]))
 }
 
+/// A string goes on after white space with a line break in it and another quote, under the same rules.
 fn string_end(bytes: &[u8], at: usize, escapes: bool) -> usize {
+    let mut end = quoted_end(bytes, at, escapes);
+    loop {
+        let next = (end..bytes.len()).find(|i| !bytes[*i].is_ascii_whitespace()).unwrap_or(bytes.len());
+        let broken = bytes[end.min(next)..next].iter().any(|b| matches!(b, b'\n' | b'\r'));
+        if !broken || bytes.get(next) != Some(&b'\'') {
+            return end;
+        }
+        end = quoted_end(bytes, next, escapes);
+    }
+}
+
+fn quoted_end(bytes: &[u8], at: usize, escapes: bool) -> usize {
     let quote = bytes[at];
     let mut i = at + 1;
     while i < bytes.len() {
@@ -127,6 +150,10 @@ mod tests {
 
     use super::*;
 
+    fn tokens(sql: &str) -> Vec<Token> {
+        Tokens::new(sql).collect()
+    }
+
     fn words(sql: &str) -> Vec<String> {
         tokens(sql).into_iter().filter_map(|t| if let Token::Word(w) = t { Some(w) } else { None }).collect()
     }
@@ -140,6 +167,7 @@ mod tests {
         assert_eq!(words("select $1 + a$b"), ["select", "a$b"]);
         assert_eq!(tokens("\"Se\"\"t\"("), [Token::Quoted("Se\"t".to_owned()), Token::Mark(b'(')]);
         assert_eq!(words("select 'never ends"), ["select"]);
+        assert_eq!(words("select E'a'\n'\\'', b('c')"), ["select", "e", "b"], "a continued string keeps its escapes");
         assert_eq!(
             tokens("\"\u{b82}"),
             [Token::Quoted("\u{b82}".to_owned())],

@@ -16,7 +16,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Streams one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 1_000;
 /// Header bytes of one request. Tokens and trace headers fit many times over.
-const MAX_HEADER_BYTES: usize = 32 * 1024;
+const MAX_HEADER_BYTES: u32 = 32 * 1024;
 
 /// One listener being served.
 pub struct Acceptor {
@@ -64,9 +64,13 @@ async fn accept(
         // Answers are small and wanted now.
         let _ = socket.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-        let connection = connections.watch(connection);
+        let (builder, watcher) = (builder.clone(), connections.watcher());
         tokio::spawn(async move {
+            // HTTP's own timers begin with the first byte.
+            if !matches!(tokio::time::timeout(header_timeout, socket.peek(&mut [0])).await, Ok(Ok(1))) {
+                return;
+            }
+            let connection = watcher.watch(builder.serve_connection(TokioIo::new(socket), service).into_owned());
             if let Err(error) = connection.await {
                 tracing::debug!(error = %error, "a client connection ended");
             }
@@ -76,16 +80,12 @@ async fn accept(
 
 fn builder(header_timeout: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_buf_size(MAX_HEADER_BYTES.max(64 * 1024));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(64 * 1024);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .max_header_list_size(MAX_HEADER_BYTES)
         .keep_alive_interval(Some(Duration::from_secs(30)));
     builder
 }

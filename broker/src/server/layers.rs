@@ -16,18 +16,20 @@ use http::HeaderValue;
 
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::edge::{Error, problem};
+use crate::edge::{Error, guarded, problem};
 
 /// All three, in one function: each is a few lines, and one boxed future a request is enough.
 pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::from_header(request.headers().get(header::REQUEST_ID).map(HeaderValue::as_bytes));
     request.extensions_mut().insert(id.clone());
+    // Before the question whether the broker drains: a request that slipped in between would be cut.
+    let in_flight = broker.requests.token();
     let mut response = if broker.is_draining() && !is_probe(request.uri().path()) {
         problem::plain(&id, &Error::Draining)
     } else {
-        let _in_flight = broker.requests.token();
         let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()))
+        let response = handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()));
+        guarded::until_sent(response, in_flight)
     };
     let value = HeaderValue::from_str(id.as_str()).expect("a request id is plain ASCII");
     response.headers_mut().insert(header::REQUEST_ID, value);

@@ -147,7 +147,7 @@ async fn passed_deadline_sends_nothing() {
 #[tokio::test]
 async fn later_deadline_does_not_lengthen_an_earlier_one() {
     let client = Client::new("http://127.0.0.1:1", "secret-key").unwrap();
-    let early = client.with_timeout(Duration::ZERO).with_deadline(std::time::Instant::now() + Duration::from_secs(9));
+    let early = client.with_timeout(Duration::ZERO).with_deadline(tokio::time::Instant::now() + Duration::from_secs(9));
     assert!(execute(&early).await.unwrap_err().is_timeout());
 }
 

@@ -1,7 +1,7 @@
 -- What every script shares: the request's headers, the check of the answers, and the report as one line of JSON.
 --
--- wrk itself counts statuses of 400 and more. During the warm-up (HEARTH_BENCH_EXPECT is set) each answer is looked at as
--- well: the status must be 200 and the body hold that text. Not while measuring, since it would cost the generator time.
+-- wrk itself counts statuses of 400 and more. During the warm-up (HEARTH_BENCH_EXPECT is set) each answer is looked at
+-- as well: the status must be 200 and the body hold that text. Not while measuring: it would cost the generator time.
 
 wrong = 0
 

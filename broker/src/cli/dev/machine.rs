@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::base::hex::hex;
+
 /// An account to run servers as: PostgreSQL refuses to run as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
@@ -84,5 +86,5 @@ pub fn signal(pid: u32, name: &str) {
 /// A random word for names and passwords: 96 bits in hexadecimal.
 pub fn random_word() -> String {
     let bytes: [u8; 12] = rand::random();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }

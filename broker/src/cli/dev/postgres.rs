@@ -12,7 +12,7 @@ use super::machine::{free_port, program, random_word, signal};
 use super::scratch::Scratch;
 
 /// A cold machine takes a few seconds; a broken one should not take minutes to say so.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The role that owns the cluster.
 const ADMIN: &str = "hearth_admin";
@@ -59,7 +59,7 @@ impl PrivatePostgres {
         let pid = child.id().ok_or("PostgreSQL ended at once")?;
         scratch.guard(pid)?;
         let mut server = Self { child, pid, port, password, data, command };
-        server.ready().await.map_err(|error| with_log(scratch, error))?;
+        server.ready().await.map_err(|error| with_log(scratch, error.as_ref()))?;
         Ok(server)
     }
 
@@ -133,7 +133,7 @@ async fn init(scratch: &Scratch, data: &std::path::Path, password: &str) -> Resu
     Err(format!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
-fn with_log(scratch: &Scratch, error: Box<dyn Error>) -> Box<dyn Error> {
+fn with_log(scratch: &Scratch, error: &dyn Error) -> Box<dyn Error> {
     let log = std::fs::read_to_string(scratch.path().join("postgres.log")).unwrap_or_default();
     let last: Vec<&str> = log.lines().rev().take(5).collect();
     format!("{error}: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | ")).into()

@@ -1,36 +1,77 @@
 //! What one database says of itself: the names that may stand before a parenthesis without being anybody's own function.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::{FromSql, Type};
 
 /// Built-in functions and keywords, less any name that also exists outside `pg_catalog`: an overload may be the one called.
-const QUERY: &str = "SELECT proname::text FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace \
-     EXCEPT SELECT proname::text FROM pg_catalog.pg_proc WHERE pronamespace <> 'pg_catalog'::regnamespace \
-       AND pronamespace <> 'information_schema'::regnamespace \
-     UNION SELECT word FROM pg_catalog.pg_get_keywords()";
+/// Beside each, whether every overload is free of effects by the server's own account.
+const QUERY: &str = "SELECT name, pg_catalog.bool_and(free)::text FROM (\
+       SELECT proname::text AS name, provolatile <> 'v' AS free FROM pg_catalog.pg_proc \
+         WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace \
+       UNION ALL SELECT word, true FROM pg_catalog.pg_get_keywords()) AS builtin \
+     WHERE name NOT IN (SELECT proname::text FROM pg_catalog.pg_proc WHERE pronamespace <> 'pg_catalog'::pg_catalog.regnamespace \
+       AND pronamespace <> 'information_schema'::pg_catalog.regnamespace) GROUP BY name";
 
-/// The names of one database, once they have been read. About 3,000 of them, 200 KiB.
+/// Functions that the server calls volatile only because they answer something else each time.
+const FREE_ALL_THE_SAME: [&str; 6] =
+    ["random", "clock_timestamp", "timeofday", "gen_random_uuid", "pg_sleep", "pg_sleep_for"];
+
+/// How long the names are believed: migrations that do not pass through the broker make functions too.
+const BELIEVED: Duration = Duration::from_mins(5);
+
+/// The names of one database.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Name → free of effects.
+    builtin: HashMap<String, bool>,
+}
+
+impl Names {
+    /// Takes names, each with whether it is free of effects.
+    pub fn new(names: impl Iterator<Item = (String, bool)>) -> Self {
+        let free = |(name, free): (String, bool)| {
+            let free = free || FREE_ALL_THE_SAME.contains(&name.as_str());
+            (name, free)
+        };
+        Self { builtin: names.map(free).collect() }
+    }
+
+    /// True for a function or keyword of the server's own, and of nobody else's.
+    pub fn is_builtin(&self, name: &str) -> bool {
+        self.builtin.contains_key(name)
+    }
+
+    /// True for a built-in that changes nothing.
+    pub fn is_free_of_effects(&self, name: &str) -> bool {
+        self.builtin.get(name).is_some_and(|free| *free)
+    }
+}
+
+/// What is known of one database's names, once they have been read. About 3,000 of them, 200 KiB.
 #[derive(Default)]
 pub struct Catalog {
-    names: RwLock<Option<Arc<HashSet<String>>>>,
+    names: RwLock<Option<(Instant, Arc<Names>)>>,
 }
 
 impl Catalog {
     /// The names, if they are known. Until then every function counts as somebody's own.
-    pub fn names(&self) -> Option<Arc<HashSet<String>>> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn names(&self) -> Option<Arc<Names>> {
+        let held = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().filter(|(read, _)| read.elapsed() < BELIEVED).map(|(_, names)| Arc::clone(names))
     }
 
     /// Reads the names through `client`.
     pub async fn load(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         let none: [&(dyn tokio_postgres::types::ToSql + Sync); 0] = [];
-        let rows = client.query_raw(QUERY, none).await?;
-        let names = rows.map_ok(|row| row.get::<_, Text>(0).0).try_collect().await?;
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(names));
+        let rows: Vec<_> = client.query_raw(QUERY, none).await?.try_collect().await?;
+        let names = Names::new(rows.iter().map(|row| (row.get::<_, Text>(0).0, row.get::<_, Text>(1).0 == "true")));
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::new(names)));
         Ok(())
     }
 

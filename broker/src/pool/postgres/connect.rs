@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::config::DatabaseUrl;
 /// Settings that fix how values print, so that the same value reads the same everywhere. They come with the startup
 /// message, so `RESET ALL` returns to them. `extra_float_digits` 1 prints the shortest text that reads back exactly.
 const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c bytea_output=hex \
-     -c extra_float_digits=1 -c client_min_messages=warning";
+     -c extra_float_digits=1 -c standard_conforming_strings=on -c client_min_messages=warning";
 
 /// The longest a cancellation may take. PostgreSQL answers it by closing the socket.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,18 +90,16 @@ impl Connector {
             Err(error) => return Err(self.fail(error).await),
         };
         let stream = Tapped::new(socket, Arc::clone(observed));
-        match &self.tls {
-            Some(make) => match tls::for_host::<Socket>(make, self.host_name()) {
-                Ok(tls) => {
-                    let (client, connection) = self.postgres.connect_raw(stream, TapTls(tls)).await?;
-                    Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))))
-                }
-                Err(error) => Err(self.fail(error).await),
-            },
-            None => {
-                let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;
+        let Some(make) = &self.tls else {
+            let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;
+            return Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))));
+        };
+        match tls::for_host::<Socket>(make, self.host_name()) {
+            Ok(tls) => {
+                let (client, connection) = self.postgres.connect_raw(stream, TapTls(tls)).await?;
                 Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))))
             }
+            Err(error) => Err(self.fail(error).await),
         }
     }
 
@@ -139,18 +137,15 @@ impl Connector {
     /// Source: PostgreSQL manual, "Canceling Requests in Progress".
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), CancelError> {
         tokio::time::timeout(CANCEL_TIMEOUT, async {
-            let mut socket = self.socket().await?;
+            let mut socket = SharedSocket::new(self.socket().await?);
             match &self.tls {
                 Some(make) => {
-                    let tls = tls::for_host::<Socket>(make, self.host_name())?;
-                    // The TLS stream owns its socket and closes with it; PostgreSQL has signalled before it answers the close.
-                    token.cancel_query_raw(socket, tls).await?;
+                    let tls = tls::for_host::<SharedSocket>(make, self.host_name())?;
+                    token.cancel_query_raw(socket.clone(), tls).await?;
                 }
-                None => {
-                    token.cancel_query_raw(&mut socket, NoTls).await?;
-                    while socket.read(&mut [0; 16]).await? > 0 {}
-                }
+                None => token.cancel_query_raw(socket.clone(), NoTls).await?,
             }
+            while socket.read(&mut [0; 64]).await? > 0 {}
             Ok(())
         })
         .await
@@ -216,6 +211,40 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, s => Pin::new(s).poll_shutdown(cx))
+    }
+}
+
+/// A socket that outlives the TLS stream around it, so that its end can be awaited. The lock is held for one poll.
+#[derive(Debug, Clone)]
+struct SharedSocket(Arc<Mutex<Socket>>);
+
+impl SharedSocket {
+    fn new(socket: Socket) -> Self {
+        Self(Arc::new(Mutex::new(socket)))
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncRead for SharedSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SharedSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.socket()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket()).poll_shutdown(cx)
     }
 }
 

@@ -14,6 +14,9 @@ use crate::encode::columns::Format;
 /// Fingerprints remembered by one pool before the memory starts anew. At 8 bytes each: 64 KiB.
 const SIGHTINGS: usize = 8_192;
 
+/// Longer texts are not kept: they are written by programs, once. Unit: bytes.
+const MAX_TEXT_BYTES: usize = 16 * 1024;
+
 /// A statement prepared on one session, with what the encoder needs to know of it.
 pub struct Prepared {
     /// The driver's handle; dropping the last one closes the statement on the server.
@@ -73,7 +76,7 @@ impl PreparedCache {
 
     /// Keeps `prepared` under `key`, making room first.
     pub fn insert(&mut self, key: &str, prepared: Arc<Prepared>) {
-        if self.capacity == 0 {
+        if self.capacity == 0 || key.len() > MAX_TEXT_BYTES {
             return;
         }
         while self.entries.len() >= self.capacity {

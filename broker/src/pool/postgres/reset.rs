@@ -9,7 +9,9 @@ use super::session::{Cleanup, Session};
 
 /// Undoes everything a statement may have left in a session, but keeps prepared statements, unlike `DISCARD ALL`: the driver
 /// holds some of its own. `RESET ALL` alone leaves `SET ROLE` in force; `SET SESSION AUTHORIZATION DEFAULT` undoes that.
-const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all(); \
+/// It fails where SQL has prepared a statement by itself: under a name of the driver's, the next caller would run it.
+const RESET: &str = "SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN EXISTS \
+       (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 0 ELSE 1 END); SET SESSION AUTHORIZATION DEFAULT; RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all(); \
      UNLISTEN *; CLOSE ALL; DISCARD TEMP; DISCARD SEQUENCES";
 
 /// An abandoned statement that ends by itself within this time is not cancelled.
@@ -58,7 +60,9 @@ async fn quiesce(session: &Session, connector: &Connector) -> bool {
             return !session.client.is_closed();
         }
         if let Err(error) = connector.cancel(&session.client.cancel_token()).await {
+            // It may still arrive, and would then hit the next caller.
             tracing::debug!(error = %error, "a cancellation did not get through");
+            return false;
         }
         patience = CANCEL_SHOWS;
     }

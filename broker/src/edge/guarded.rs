@@ -1,0 +1,58 @@
+//! A response body that keeps something until it has been sent, or its reader has gone.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+
+/// A body and what it keeps.
+struct Guarded<G> {
+    body: Body,
+    _guard: G,
+}
+
+/// Keeps `guard` until the response's body has been sent: a request is in flight for as long as its answer is.
+pub fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Response {
+    response.map(|body| Body::new(Guarded { body, _guard: guard }))
+}
+
+impl<G: Unpin> HttpBody for Guarded<G> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_guard_goes_with_the_body_and_not_before() {
+        let guard = Arc::new(());
+        let response = until_sent("text".into_response(), Arc::clone(&guard));
+        assert_eq!(Arc::strong_count(&guard), 2);
+        assert_eq!(response.body().size_hint().exact(), Some(4), "the length is still known");
+        let whole = response.into_body().collect().await.expect("a body in memory").to_bytes();
+        assert_eq!(whole, "text");
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+}

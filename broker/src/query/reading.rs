@@ -1,0 +1,117 @@
+//! What one pass over a statement's tokens tells: its first word, the functions it names, and marks of what it may do.
+
+use super::tokens::{Token, Tokens};
+
+/// Distinct functions remembered of one statement; a statement with more is treated like one that names an unknown one.
+const MAX_CALLS: usize = 200;
+
+/// What a statement says of itself.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The first word, in lower case; empty where there is none.
+    pub first: String,
+    /// Distinct names that stand before a parenthesis.
+    pub calls: Vec<Call>,
+    /// A word for writing stands somewhere.
+    pub writes: bool,
+    /// It names something temporary, or in a way that hides the name.
+    pub temporary: bool,
+    /// `PREPARE TRANSACTION`.
+    pub prepares_transaction: bool,
+}
+
+/// A name before a parenthesis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The name.
+    pub word: String,
+    /// It stands alone, or in `pg_catalog`.
+    pub unqualified: bool,
+}
+
+/// A name being read: `a.b.c` is `c` in `b`.
+struct Name {
+    last: String,
+    qualifier: Option<String>,
+    names_a_table: bool,
+    open: bool,
+}
+
+/// Reads a statement in one pass.
+pub fn read(sql: &str) -> Reading {
+    let mut reading = Reading::default();
+    let mut name: Option<Name> = None;
+    let mut previous = String::new();
+    for token in Tokens::new(sql) {
+        match token {
+            Token::Mark(b'.') => {
+                if let Some(name) = &mut name {
+                    name.open = true;
+                }
+            }
+            Token::Mark(b'(') => {
+                if let Some(name) = name.take() {
+                    call(&mut reading, name);
+                }
+                previous.clear();
+            }
+            Token::Mark(mark) => {
+                // `U&"…"` writes a name in escapes.
+                reading.temporary |= mark == b'&' && previous == "u";
+                name = None;
+                previous.clear();
+            }
+            Token::Quoted(word) => {
+                note(&mut reading, &word);
+                name = Some(follow(name, word, &previous));
+                previous.clear();
+            }
+            Token::Word(word) => {
+                if reading.first.is_empty() {
+                    reading.first.clone_from(&word);
+                }
+                note(&mut reading, &word);
+                reading.writes |= ["insert", "update", "delete", "merge", "into"].contains(&word.as_str());
+                reading.prepares_transaction |= word == "transaction" && previous == "prepare";
+                name = Some(follow(name, word.clone(), &previous));
+                previous = word;
+            }
+        }
+    }
+    reading
+}
+
+fn note(reading: &mut Reading, word: &str) {
+    reading.temporary |= word == "temp" || word == "temporary" || word.starts_with("pg_temp");
+}
+
+fn follow(before: Option<Name>, word: String, previous: &str) -> Name {
+    match before {
+        Some(name) if name.open => {
+            Name { qualifier: Some(name.last), last: word, names_a_table: name.names_a_table, open: false }
+        }
+        _ => Name {
+            qualifier: None,
+            last: word,
+            names_a_table: ["into", "table", "exists"].contains(&previous),
+            open: false,
+        },
+    }
+}
+
+/// Notes a call; but in `INSERT INTO users (…)` and `CREATE TABLE IF NOT EXISTS users (…)` the name is a table's.
+fn call(reading: &mut Reading, name: Name) {
+    if name.names_a_table || name.open {
+        return;
+    }
+    let unqualified = name.qualifier.is_none_or(|qualifier| qualifier == "pg_catalog");
+    let call = Call { word: name.last, unqualified };
+    if reading.calls.contains(&call) {
+        return;
+    }
+    if reading.calls.len() < MAX_CALLS {
+        reading.calls.push(call);
+    } else {
+        reading.temporary = true;
+    }
+}

@@ -1,0 +1,135 @@
+use super::*;
+
+fn request(sql: &str) -> QueryRequest<'_> {
+    let empty: QueryRequest<'_> = serde_json::from_str(r#"{"sql": ""}"#).expect("an empty request reads");
+    QueryRequest { sql: sql.into(), ..empty }
+}
+
+fn names() -> Names {
+    let builtin = [
+        "as",
+        "lower",
+        "count",
+        "values",
+        "in",
+        "set_config",
+        "pg_advisory_lock",
+        "over",
+        "nextval",
+        "ts_stat",
+        "lo_create",
+    ];
+    Names::new(
+        builtin.map(|n| (n.to_owned(), matches!(n, "as" | "lower" | "count" | "values" | "in" | "over"))).into_iter(),
+    )
+}
+
+fn cleanup(sql: &str) -> Cleanup {
+    Statement::new(&request(sql)).unwrap_or_else(|_| panic!("{sql} is refused")).cleanup(Some(&names()))
+}
+
+fn is_pure(sql: &str) -> bool {
+    Statement::new(&request(sql)).unwrap_or_else(|_| panic!("{sql} is refused")).is_pure_read(Some(&names()))
+}
+
+#[test]
+fn plain_statements_leave_nothing_behind() {
+    for sql in [
+        "SELECT lower(name), count(*) OVER (PARTITION BY x) FROM users WHERE id IN (1, 2)",
+        "INSERT INTO users (id, name) VALUES ($1, $2)",
+        "INSERT INTO app.users (id) VALUES (1)",
+        "select pg_catalog.lower('x')",
+        "select 'set_config(' -- pg_advisory_lock(1)",
+        "create table t (a int4)",
+        "create table if not exists app.t (a int4)",
+    ] {
+        assert_eq!(cleanup(sql), Cleanup::Nothing, "{sql}");
+    }
+}
+
+#[test]
+fn what_may_change_the_session_asks_for_a_reset() {
+    for sql in [
+        "SET search_path = x",
+        ";set search_path = x",
+        "; ( ;SET ROLE x",
+        "nonsense",
+        "",
+        "select set_config('a.b', '1', false)",
+        "SELECT \"set_config\"('a.b', '1', false)",
+        "select pg_catalog.\"set_config\"('a.b', '1', false)",
+        "select pg_advisory_lock(1)",
+        "SELECT mine(1)",
+        "SELECT public.lower('x')",
+        "select lower('x') from a.lower('y')",
+        "create temp table t (a int)",
+        "SELECT 1 INTO TEMPORARY t",
+        "create table \"pg_temp\".users as select 1",
+        "create table pg_temp_3.users as select 1",
+        "create table U&\"pg!005ftemp\" UESCAPE '!' . users as select 1",
+        "select * from ts_stat('select 1')",
+        "select E'a'\n'\\'', set_config($1, $2, false)",
+        "LISTEN x",
+    ] {
+        assert_eq!(cleanup(sql), Cleanup::Reset, "{sql}");
+    }
+    for sql in [
+        "DISCARD ALL",
+        ";discard all",
+        "prepare x as select 1",
+        "deallocate all",
+        "load 'x'",
+        "select setseed(0.5)",
+        "DO $$ begin end $$",
+        "call x()",
+        "select dblink_connect('a', 'b')",
+    ] {
+        assert_eq!(cleanup(sql), Cleanup::Discard, "{sql}");
+    }
+}
+
+#[test]
+fn what_cannot_run_alone_is_refused_with_the_way_to_go() {
+    for sql in [
+        "begin",
+        " /* x */ COMMIT",
+        ";commit",
+        "savepoint a",
+        "copy t from stdin",
+        ";copy t from stdin",
+        "prepare transaction 'x'",
+        "select lastval()",
+    ] {
+        assert!(matches!(Statement::new(&request(sql)), Err(QueryError::Refused(_))), "{sql}");
+    }
+    assert!(matches!(Statement::new(&request("select '\0'")), Err(QueryError::Refused(_))));
+}
+
+#[test]
+fn only_what_can_have_no_effect_is_a_pure_read() {
+    for sql in ["select 1", "(select 1) union select 2", "with a as (select lower('x')) select * from a", "values (1)"]
+    {
+        assert!(is_pure(sql), "{sql}");
+    }
+    for sql in [
+        "with a as (insert into t values (1) returning 1) select * from a",
+        "select 1 into t",
+        "select lo_create(0)",
+        "select mine(1)",
+        "select nextval('s')",
+        "explain analyze delete from t",
+        "explain select 1",
+        "delete from t",
+        "",
+    ] {
+        assert!(!is_pure(sql), "{sql}");
+    }
+}
+
+#[test]
+fn a_statement_of_nothing_but_parentheses_is_read_in_little_room() {
+    let sql = "(".repeat(4 << 20);
+    assert_eq!(cleanup(&sql), Cleanup::Reset);
+    let sql = format!("select {}", "f(".repeat(100_000));
+    assert_eq!(cleanup(&sql), Cleanup::Reset);
+}
