@@ -86,12 +86,19 @@ impl PrivatePostgres {
         timeout(STOP_TIMEOUT, self.child.wait()).await.ok()?.ok()
     }
 
-    /// Starts a halted server again on the same port.
+    /// Starts a halted server again on the same port. After a kill it waits for the old server's children: they hold its
+    /// shared memory until they notice.
     pub async fn restart(&mut self, scratch: &Scratch) -> Result<(), Box<dyn Error>> {
-        self.child = self.command.spawn()?;
-        self.pid = self.child.id().ok_or("PostgreSQL ended at once")?;
-        scratch.guard(self.pid)?;
-        self.ready().await
+        let start = Instant::now();
+        loop {
+            self.child = self.command.spawn()?;
+            self.pid = self.child.id().ok_or("PostgreSQL ended at once")?;
+            scratch.guard(self.pid)?;
+            match self.ready().await {
+                Err(_) if start.elapsed() < START_TIMEOUT => sleep(Duration::from_millis(100)).await,
+                ended => return ended,
+            }
+        }
     }
 
     /// Stops the server for good.
