@@ -12,6 +12,7 @@ use crate::base::{BackendName, Deadline, KeyId};
 use crate::config::{Config, ConfigError, Fault, KeyConfig, Scope, ServerConfig};
 use crate::observe::Metrics;
 use crate::pool::{Cache, Database};
+use crate::query::Habits;
 use crate::tenant::Tenant;
 
 /// Everything that handlers hold.
@@ -20,6 +21,8 @@ pub struct Broker {
     pub server: ServerConfig,
     /// Databases by name.
     pub databases: BTreeMap<BackendName, Arc<Database>>,
+    /// What is known of each database's statements.
+    pub habits: BTreeMap<BackendName, Habits>,
     /// Caches by name.
     pub caches: BTreeMap<BackendName, Arc<Cache>>,
     /// API keys by their public half.
@@ -64,6 +67,7 @@ impl Broker {
         }
         Ok(Arc::new(Self {
             server: config.server.clone(),
+            habits: databases.keys().map(|name| (name.clone(), Habits::default())).collect(),
             databases,
             caches,
             keys,

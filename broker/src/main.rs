@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hearth_broker::cli::{self, Cli};
+use mimalloc::MiMalloc;
+
+/// A request is a few dozen small allocations; this one took a tenth off the processor time of each (`bin/bench`).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

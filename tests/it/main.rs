@@ -6,6 +6,7 @@ mod command_line;
 mod contract;
 mod faults;
 mod hygiene;
+mod lanes;
 mod load;
 mod redis;
 mod types;

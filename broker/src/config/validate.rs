@@ -61,6 +61,7 @@ fn database_section(name: &str, database: &DatabaseConfig, faults: &mut Vec<Faul
     let pool = &database.pool;
     range(path("pool.max"), pool.max, 1..=1000, faults);
     range(path("pool.min"), pool.min, 0..=pool.max, faults);
+    range(path("pool.lanes"), pool.lanes, 0..=16, faults);
     range(path("pool.connect_timeout"), pool.connect_timeout, Duration::from_millis(10)..=MINUTE, faults);
     range(path("pool.max_lifetime"), pool.max_lifetime, Duration::from_secs(1)..=7 * 24 * HOUR, faults);
     range(path("pool.prepared_statements"), pool.prepared_statements, 0..=10_000, faults);

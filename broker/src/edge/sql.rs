@@ -95,7 +95,8 @@ async fn run_query(
         max_rows: request.max_rows,
         read_only: request.read_only || !principal.has(Scope::SqlWrite),
     };
-    Ok(Run { database, statement: &statement, deadline, limits, metrics }.go().await?)
+    let habits = &broker.habits[database.name()];
+    Ok(Run { database, statement: &statement, deadline, limits, metrics, habits }.go().await?)
 }
 
 /// A streamed format that the caller asks for without saying that JSON would do.

@@ -84,8 +84,17 @@ impl<'a> RowWriter<'a> {
     }
 
     /// Ends the result with what the command's tag says: `SELECT 3`, `INSERT 0 1`, `CREATE TABLE`.
-    pub fn finish(mut self, tag: &str) -> Vec<u8> {
+    pub fn finish(self, tag: &str) -> Vec<u8> {
         let (command, affected) = split_tag(tag);
+        self.end(command, affected)
+    }
+
+    /// Ends the result of a read, whose tag would tell no more than its rows.
+    pub fn finish_read(self, command: &str) -> Vec<u8> {
+        self.end(command, None)
+    }
+
+    fn end(mut self, command: &str, affected: Option<u64>) -> Vec<u8> {
         let out = &mut self.out;
         out.extend_from_slice(b"],\"row_count\":");
         out.extend_from_slice(itoa::Buffer::new().format(affected.unwrap_or(self.rows)).as_bytes());

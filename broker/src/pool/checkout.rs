@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::error::PoolError;
+use super::lane::{Lanes, Place};
 use super::lease::Lease;
 use super::postgres::connect::Connector;
 use super::postgres::prepared::Sightings;
@@ -33,6 +34,9 @@ pub struct Database {
     sightings: Sightings,
     catalog: Catalog,
     schema_epoch: Arc<AtomicU64>,
+    lanes: Lanes,
+    prepared_statements: usize,
+    max_lifetime: Duration,
     waiting: AtomicU32,
     max_waiting: u32,
     min: usize,
@@ -92,6 +96,9 @@ impl Database {
             sightings: Sightings::default(),
             catalog: Catalog::default(),
             schema_epoch,
+            lanes: Lanes::new(config.pool.lanes.min(config.pool.max / 4) as usize),
+            prepared_statements: config.pool.prepared_statements as usize,
+            max_lifetime: config.pool.max_lifetime,
             waiting: AtomicU32::new(0),
             max_waiting,
             min: config.pool.min as usize,
@@ -120,6 +127,23 @@ impl Database {
         &self.metrics
     }
 
+    /// A place on a lane; `None` where a lease serves better.
+    pub fn lane(self: &Arc<Self>) -> Option<Place> {
+        self.lanes.take(self, self.prepared_statements)
+    }
+
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    pub(super) fn schema_epoch(&self) -> u64 {
+        self.schema_epoch.load(Ordering::Acquire)
+    }
+
+    pub(super) fn max_lifetime(&self) -> Duration {
+        self.max_lifetime
+    }
+
     /// Lends a connection: one that is free, a new one, or the next that comes back, whichever is first before `deadline`.
     ///
     /// Cancel safe: a caller that leaves the queue leaves no trace.
@@ -137,9 +161,9 @@ impl Database {
     }
 
     async fn wait(&self, start: Instant, deadline: Deadline) -> Result<Object<SessionManager>, PoolError> {
-        let place = Place::take(&self.waiting);
-        if place.number > self.max_waiting {
-            return Err(PoolError::Overloaded { backend: self.name.clone(), waiting: place.number - 1 });
+        let turn = Turn::take(&self.waiting);
+        if turn.number > self.max_waiting {
+            return Err(PoolError::Overloaded { backend: self.name.clone(), waiting: turn.number - 1 });
         }
         match tokio::time::timeout_at(deadline.at(), self.pool.timeout_get(&WHENEVER)).await {
             Ok(Ok(object)) => Ok(object),
@@ -202,6 +226,7 @@ impl Database {
     /// Lends nothing more, and waits until sessions being made clean are done, at most until `deadline`.
     pub async fn close(&self, deadline: Deadline) {
         self.pool.close();
+        self.lanes.close();
         self.cleaning.close();
         if tokio::time::timeout_at(deadline.at(), self.cleaning.wait()).await.is_err() {
             tracing::warn!(backend.name = %self.name, "connections of `{}` were closed before they were clean", self.name);
@@ -209,19 +234,19 @@ impl Database {
     }
 }
 
-/// A place in the queue, given up on drop.
-struct Place<'a> {
+/// A turn in the queue, given up on drop.
+struct Turn<'a> {
     waiting: &'a AtomicU32,
     number: u32,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Turn<'a> {
     fn take(waiting: &'a AtomicU32) -> Self {
         Self { waiting, number: waiting.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }

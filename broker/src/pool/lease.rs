@@ -55,6 +55,11 @@ impl Lease {
         self.cleanup = self.cleanup.max(cleanup);
     }
 
+    /// Takes the session out of the lease, for a lane; it still has its place in the pool.
+    pub(super) fn into_object(mut self) -> Object<SessionManager> {
+        self.object.take().expect("a lease has its session until it is dropped")
+    }
+
     /// Cancels what the session runs, and returns once the server has sent its signal.
     pub async fn cancel(&self) -> Result<(), CancelError> {
         self.database.connector.cancel(&self.session().client.cancel_token()).await

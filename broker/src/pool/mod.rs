@@ -2,6 +2,7 @@
 
 pub mod checkout;
 pub mod error;
+pub mod lane;
 pub mod lease;
 pub mod postgres;
 pub mod redis;

@@ -14,7 +14,7 @@ use crate::encode::params::{self, TextParam};
 use crate::encode::rows::RowError;
 use crate::encode::{RowWriter, TooLarge};
 use crate::pool::Lease;
-use crate::pool::postgres::Prepared;
+use crate::pool::postgres::{Prepared, Session};
 
 /// What the caller may have, for one statement.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +54,7 @@ pub async fn prepare(lease: &mut Lease, statement: &Statement<'_>) -> Result<Arc
     if let Some(known) = lease.session_mut().prepared.get(&key) {
         return Ok(known);
     }
-    let types = match statement.types {
-        Some(names) => types_by_name(&lease.session().client, names).await?,
-        None => Vec::new(),
-    };
+    let types = types(&lease.session().client, statement).await?;
     // Not `query_typed_raw`, which is one round trip less: it resolves unknown result types while its own rows wait in the
     // same connection, and a large result then never moves (decision 0004).
     let prepared = Arc::new(Prepared::new(lease.session().client.prepare_typed(statement.sql, &types).await?));
@@ -65,6 +62,14 @@ pub async fn prepare(lease: &mut Lease, statement: &Statement<'_>) -> Result<Arc
         lease.session_mut().prepared.insert(&key, Arc::clone(&prepared));
     }
     Ok(prepared)
+}
+
+/// The types that the request names for its placeholders; empty where it leaves them to the server.
+pub async fn types(client: &Client, statement: &Statement<'_>) -> Result<Vec<Type>, Fault> {
+    match statement.types {
+        Some(names) => types_by_name(client, names).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Asks the server what the type names mean.
@@ -127,13 +132,13 @@ pub async fn execute(
     // Look-ups of types went before, with tags of their own.
     session.observed.begin();
     if !budget.read_only {
-        return read(lease, statement, prepared, values, budget).await;
+        return read(session, statement, prepared, values, budget).await;
     }
     // Awaited: a BEGIN that was cancelled, sent in one write with the statement, would leave the statement to run on its own,
     // free to write.
     session.client.batch_execute("BEGIN READ ONLY").await?;
     session.observed.begin();
-    let reading = pin!(read(lease, statement, prepared, values, budget));
+    let reading = pin!(read(session, statement, prepared, values, budget));
     let ending = pin!(session.client.batch_execute("COMMIT"));
     // Polled in this order, so sent in this order, in one write; each answers by itself.
     match select(reading, ending).await {
@@ -148,8 +153,9 @@ pub async fn execute(
     }
 }
 
-async fn read(
-    lease: &Lease,
+/// Sends a prepared statement and reads its rows to the end.
+pub async fn read(
+    session: &Session,
     statement: &Statement<'_>,
     prepared: &Prepared,
     values: Vec<TextParam>,
@@ -157,7 +163,6 @@ async fn read(
 ) -> Result<Vec<u8>, Fault> {
     let columns = prepared.columns(statement.format);
     let mut writer = RowWriter::new(&columns, budget.max_bytes, budget.max_rows);
-    let session = lease.session();
     let mut rows = pin!(session.client.query_raw(&prepared.statement, values).await?);
     let mut too_large = None;
     while let Some(row) = rows.try_next().await? {
@@ -176,6 +181,9 @@ async fn read(
     }
     if let Some(limit) = too_large {
         return Err(Fault::TooLarge { limit, done: true });
+    }
+    if session.observed.is_shared() {
+        return Ok(writer.finish_read(statement.read_command()));
     }
     let tags = session.observed.take_tags();
     Ok(writer.finish(tags.first().map_or("", String::as_str)))

@@ -10,6 +10,8 @@ use tokio_postgres::error::{Severity, SqlState};
 
 use super::error::QueryError;
 use super::exchange::{self, Budget, Fault};
+use super::habits::Habits;
+use super::laned;
 use super::statement::Statement;
 use crate::base::Deadline;
 use crate::encode::TextParam;
@@ -48,6 +50,8 @@ pub struct Run<'a> {
     pub limits: Limits,
     /// On whose account.
     pub metrics: &'a RouteMetrics,
+    /// What is known of the database's statements.
+    pub habits: &'a Habits,
 }
 
 /// A result and where its time went.
@@ -73,6 +77,9 @@ impl Run<'_> {
     ///
     /// Cancel safe: a dropped run is cancelled at the server, and its connection made clean before it is lent again.
     pub async fn go(&self) -> Result<Answer, QueryError> {
+        if let Some(ended) = laned::run(self).await {
+            return ended;
+        }
         let mut attempt = 1;
         loop {
             let asked = Instant::now();
@@ -82,7 +89,11 @@ impl Run<'_> {
             self.metrics.wait_seconds.observe(queue.as_secs_f64());
             let _active = self.metrics.active();
             match self.attempt(&mut lease).await {
-                Ok(body) => return Ok(Answer { body, queue, db: started.elapsed() }),
+                Ok(body) => {
+                    let db = started.elapsed();
+                    self.habits.note(&self.statement.key(), db, body.len());
+                    return Ok(Answer { body, queue, db });
+                }
                 Err(Next::Again(_)) if attempt < ATTEMPTS && !self.deadline.has_passed() => attempt += 1,
                 Err(Next::Again(error) | Next::Fail(error)) => return Err(error),
             }
@@ -223,7 +234,7 @@ impl Run<'_> {
     }
 
     /// A statement without effect whatever happens to it.
-    fn is_harmless(&self) -> bool {
+    pub(super) fn is_harmless(&self) -> bool {
         self.limits.read_only || self.statement.is_pure_read(self.database.catalog().names().as_deref())
     }
 

@@ -160,6 +160,11 @@ impl<'a> Statement<'a> {
             && self.reading.calls.iter().all(|call| call.unqualified && names.is_free_of_effects(&call.word))
     }
 
+    /// What the server calls a read of this kind: `SELECT` also for `VALUES`, `TABLE` and `WITH`.
+    pub fn read_command(&self) -> &'static str {
+        if self.reading.first == "show" { "SHOW" } else { "SELECT" }
+    }
+
     /// True where it runs code that may commit halfway, so that a refusal does not mean that nothing was applied.
     pub fn runs_code(&self) -> bool {
         RUNS_CODE.contains(&self.reading.first.as_str())

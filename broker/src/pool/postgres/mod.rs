@@ -12,5 +12,5 @@ pub mod wire;
 
 pub use catalog::Catalog;
 pub use manager::SessionManager;
-pub use prepared::Prepared;
+pub use prepared::{Prepared, PreparedCache};
 pub use session::{Cleanup, Session};

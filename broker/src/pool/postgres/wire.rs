@@ -27,12 +27,24 @@ pub struct Observed {
     setting_changed: AtomicBool,
     signed_in: AtomicBool,
     copying: AtomicBool,
+    /// Many callers at once: a tag would be anybody's, so none is kept.
+    shared: AtomicBool,
     /// Tags since the last [`Observed::begin`]; the lock is held for a push or a take.
     tags: Mutex<Vec<String>>,
     became_ready: Notify,
 }
 
 impl Observed {
+    /// From now on many callers share the session, and its tags are not kept.
+    pub fn share(&self) {
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
+    /// True when many callers share the session.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
     /// Starts a new exchange: forgets the tags of the one before.
     pub fn begin(&self) {
         self.tags().clear();
@@ -101,13 +113,13 @@ impl Observed {
                 self.ready_seen.fetch_add(1, Ordering::AcqRel);
                 self.became_ready.notify_waiters();
             }
-            Event::Complete(tag) => self.tags().push(tag),
+            Event::Complete(tag) if !self.shared.load(Ordering::Relaxed) => self.tags().push(tag),
             // `in_hot_standby` changes by itself when a replica is promoted.
             Event::Parameter(name, _) if self.signed_in.load(Ordering::Acquire) && name != "in_hot_standby" => {
                 self.setting_changed.store(true, Ordering::Release);
             }
             Event::Copy => self.copying.store(true, Ordering::Release),
-            Event::Parameter(..) | Event::Error => {}
+            Event::Complete(_) | Event::Parameter(..) | Event::Error => {}
         }
     }
 

@@ -1,0 +1,181 @@
+//! Lanes: sessions shared by many callers at once, each with one short read and a `Sync` of its own, pipelined.
+//!
+//! A lane is for statements that can have no effect, that were fast and small before, and nothing else (`query::laned`). It is
+//! time-boxed by the server: who takes longer than [`BUDGET_MS`] is refused there and runs again on a lease. Nothing is ever
+//! cancelled through a lane, since that would hit a neighbour; a caller that leaves has its rows thrown away.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool::managed::Object;
+
+use super::checkout::Database;
+use super::postgres::{Prepared, PreparedCache, Session, SessionManager};
+use crate::base::Deadline;
+
+/// How long one statement may hold up the others behind it. Unit: milliseconds.
+const BUDGET_MS: u32 = 50;
+/// Callers on one lane at once; one more takes a lease. Past this the wait on the lane is longer than one for a lease.
+const DEPTH: u32 = 64;
+/// How long a lane may wait for a free connection before callers go on without it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The lanes of one database.
+pub struct Lanes {
+    lanes: Vec<Lane>,
+}
+
+#[derive(Default)]
+struct Lane {
+    /// The lock guards a look or a swap.
+    session: Mutex<Option<Arc<Shared>>>,
+    opening: AtomicBool,
+}
+
+/// A session on a lane. Closed with its last caller once it is retired: its settings are not a pool's.
+pub struct Shared {
+    /// `Some` until drop.
+    object: Option<Object<SessionManager>>,
+    prepared: Mutex<PreparedCache>,
+    callers: AtomicU32,
+}
+
+/// A place on a lane; drop gives it up.
+pub struct Place(Arc<Shared>);
+
+impl Lanes {
+    /// `count` lanes, not opened yet.
+    pub fn new(count: usize) -> Self {
+        Self { lanes: (0..count).map(|_| Lane::default()).collect() }
+    }
+
+    /// A place on the emptiest lane; `None` where a lease serves better: no lane is open yet, or all are full.
+    pub fn take(&self, database: &Arc<Database>, prepared_statements: usize) -> Option<Place> {
+        let mut best: Option<Arc<Shared>> = None;
+        for (index, lane) in self.lanes.iter().enumerate() {
+            match lane.session(database) {
+                Some(shared) => {
+                    let fewer = best.as_ref().is_none_or(|b| shared.callers() < b.callers());
+                    if fewer {
+                        best = Some(shared);
+                    }
+                }
+                None => open(database, index, prepared_statements),
+            }
+        }
+        let shared = best?;
+        let place = Place(shared);
+        (place.0.callers.fetch_add(1, Ordering::AcqRel) < DEPTH).then_some(place)
+    }
+
+    /// Closes every lane once its callers are done.
+    pub fn close(&self) {
+        for lane in &self.lanes {
+            lane.swap(None);
+        }
+    }
+}
+
+impl Lane {
+    fn session(&self, database: &Database) -> Option<Arc<Shared>> {
+        let mut held = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let fit = held.as_ref().is_some_and(|shared| shared.is_fit(database));
+        if !fit {
+            *held = None;
+        }
+        held.clone()
+    }
+
+    fn swap(&self, shared: Option<Arc<Shared>>) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = shared;
+    }
+}
+
+/// Opens a lane beside the callers, who go on with leases meanwhile.
+fn open(database: &Arc<Database>, index: usize, prepared_statements: usize) {
+    let lane = &database.lanes().lanes[index];
+    if lane.opening.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let task = Arc::clone(database);
+    database.cleaning.spawn(async move {
+        let lane = &task.lanes().lanes[index];
+        if let Some(shared) = dial(&task, prepared_statements).await {
+            lane.swap(Some(Arc::new(shared)));
+        } else {
+            tracing::debug!(backend.name = %task.name(), "a lane to `{}` could not be opened", task.name());
+        }
+        lane.opening.store(false, Ordering::Release);
+    });
+}
+
+async fn dial(database: &Arc<Database>, prepared_statements: usize) -> Option<Shared> {
+    let lease = database.checkout(Deadline::after(OPEN_TIMEOUT)).await.ok()?;
+    let object = lease.into_object();
+    object.observed.share();
+    let shared = Shared {
+        object: Some(object),
+        prepared: Mutex::new(PreparedCache::new(prepared_statements)),
+        callers: AtomicU32::new(0),
+    };
+    let limits = format!("SET statement_timeout = {BUDGET_MS}; SET lock_timeout = {BUDGET_MS}");
+    shared.session().client.batch_execute(&limits).await.ok()?;
+    // Not reported by the server today; were they, this change would be our own.
+    shared.session().observed.take_setting_changed();
+    Some(shared)
+}
+
+impl Shared {
+    fn session(&self) -> &Session {
+        self.object.as_ref().expect("a lane has its session until it is dropped")
+    }
+
+    fn callers(&self) -> u32 {
+        self.callers.load(Ordering::Acquire)
+    }
+
+    /// True while the session is as it was made, and the schema too.
+    fn is_fit(&self, database: &Database) -> bool {
+        let session = self.session();
+        !session.client.is_closed()
+            && session.schema_epoch == database.schema_epoch()
+            && session.opened.elapsed() < database.max_lifetime()
+            && !session.observed.take_setting_changed()
+    }
+}
+
+impl Place {
+    /// The session, shared with others.
+    pub fn session(&self) -> &Session {
+        self.0.session()
+    }
+
+    /// The statement as it is prepared on this lane.
+    pub fn prepared(&self, key: &str) -> Option<Arc<Prepared>> {
+        self.cache().get(key)
+    }
+
+    /// Keeps a statement prepared on this lane.
+    pub fn keep(&self, key: &str, prepared: &Arc<Prepared>) {
+        self.cache().insert(key, Arc::clone(prepared));
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, PreparedCache> {
+        self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.callers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Shared sessions for short reads: used when they should be, left when they should not, and nobody notices but the clock.
+
+use hearth_tests::{Options, Stack, eventually};
+use serde_json::json;
+
+/// Room for two lanes.
+async fn stack() -> Stack {
+    let stack = Stack::with(Options { pool_max: 8, ..Options::default() }).await;
+    stack.ok("CREATE TABLE t AS SELECT g AS id, 'row ' || g AS name FROM generate_series(1, 1000) g").await;
+    stack.ok("ALTER TABLE t ADD PRIMARY KEY (id)").await;
+    stack
+}
+
+/// The settings of the session that runs it tell a lane from a lease.
+const WHERE: &str = "SELECT current_setting('statement_timeout') AS w, id FROM t WHERE id = $1";
+
+async fn is_laned(stack: &Stack) -> bool {
+    stack.query(WHERE, json!([1])).await.body["rows"][0]["w"] == "50ms"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_fast_and_harmless_is_promoted() {
+    let stack = stack().await;
+    assert!(!is_laned(&stack).await, "nobody begins there");
+    eventually("it is promoted", async || is_laned(&stack).await).await;
+    let same = "SELECT id, name FROM t WHERE id = $1";
+    let first = stack.query(same, json!([7])).await.body;
+    for _ in 0..20 {
+        assert_eq!(stack.query(same, json!([7])).await.body, first, "the same answer from both");
+    }
+    let error = "SELECT 1 / (id - id) FROM t WHERE id = $1";
+    for _ in 0..6 {
+        stack.query(error, json!([1])).await.assert_problem(422, "statement_failed", "not_applied");
+    }
+    // What a key may only read, and what asks for READ ONLY, the server enforces in a transaction.
+    let read_only = json!({"sql": WHERE, "params": [1], "read_only": true});
+    assert_ne!(stack.post("/v1/db/app/query", &read_only).await.body["rows"][0]["w"], "50ms");
+    // A changed schema retires the lanes; others are opened.
+    stack.ok("ALTER TABLE t ADD COLUMN more int4 DEFAULT 5").await;
+    assert_eq!(
+        stack.query("SELECT * FROM t WHERE id = $1", json!([3])).await.body["rows"],
+        json!([{"id": 3, "name": "row 3", "more": 5}])
+    );
+    eventually("it is promoted again", async || is_laned(&stack).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_statement_leaves_the_lane_and_is_answered_all_the_same() {
+    let stack = stack().await;
+    let sleep = "SELECT pg_sleep($1::float8), current_setting('statement_timeout') AS w";
+    eventually("it is promoted", async || stack.query(sleep, json!([0])).await.body["rows"][0]["w"] == "50ms").await;
+    let slow = stack.query(sleep, json!([0.3])).await;
+    assert_eq!(slow.status, 200, "{}", slow.text);
+    assert_ne!(slow.body["rows"][0]["w"], "50ms", "it ran again on a lease");
+    assert_ne!(stack.query(sleep, json!([0])).await.body["rows"][0]["w"], "50ms", "and stays there for a while");
+    // A lock held by another: over the lane's budget, so it waits on a lease.
+    let locked = "SELECT count(*)::int4 AS n, current_setting('statement_timeout') AS w FROM t WHERE id < $1";
+    eventually("it is promoted", async || stack.query(locked, json!([5])).await.body["rows"][0]["w"] == "50ms").await;
+    stack.witness.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await.expect("locks");
+    let waiting = stack.query(locked, json!([5]));
+    let (answer, ()) = tokio::join!(waiting, async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event_type = 'Lock'";
+        eventually("it waits", async || stack.count(waits).await > 0).await;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        stack.witness.batch_execute("COMMIT").await.expect("unlocks");
+    });
+    assert_eq!((answer.status, &answer.body["rows"][0]["n"]), (200, &json!(4)), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_leave_and_lanes_that_die_disturb_nobody() {
+    let stack = stack().await;
+    eventually("it is promoted", async || is_laned(&stack).await).await;
+    let caller = |caller: usize| {
+        let stack = &stack;
+        async move {
+            for round in 0..60 {
+                let id = (caller * 60 + round) % 1000 + 1;
+                let body = json!({"sql": "SELECT id, name FROM t WHERE id = $1", "params": [id]}).to_string();
+                let request = stack.request("/v1/db/app/query", &stack.key).body(body);
+                if round % 7 == 3 {
+                    // Leaves in the middle.
+                    let _ = tokio::time::timeout(std::time::Duration::from_micros(400), request.send()).await;
+                    continue;
+                }
+                let answer = stack.send(request).await;
+                assert_eq!(answer.body["rows"], json!([{"id": id, "name": format!("row {id}")}]), "{}", answer.text);
+            }
+        }
+    };
+    let killer = async {
+        for _ in 0..5 {
+            stack.count("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'app'").await;
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+    };
+    tokio::join!(futures_util::future::join_all((0..40).map(caller)), killer);
+    assert!(stack.count("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'").await <= 8);
+    eventually("lanes are open again", async || is_laned(&stack).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_harmless_statements_use_lanes() {
+    let stack = stack().await;
+    stack
+        .ok("CREATE FUNCTION mine() RETURNS text LANGUAGE sql AS $$ SELECT current_setting('statement_timeout') $$")
+        .await;
+    for sql in [
+        "SELECT mine() AS w",
+        "INSERT INTO t VALUES (0) ON CONFLICT (id) DO UPDATE SET name = '' RETURNING current_setting('statement_timeout') AS w",
+        "SELECT set_config('a.b', '1', false), current_setting('statement_timeout') AS w",
+    ] {
+        for _ in 0..10 {
+            let answer = stack.ok(sql).await;
+            assert_ne!(answer.body["rows"][0]["w"], "50ms", "{sql}");
+        }
+    }
+}
