@@ -5,6 +5,7 @@ pub mod auth;
 pub mod body;
 pub mod call;
 pub mod error;
+pub mod explain;
 pub mod guarded;
 pub mod health;
 pub mod openapi;

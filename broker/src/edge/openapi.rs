@@ -20,7 +20,7 @@ use utoipa::{Modify, OpenApi};
         super::health::alive,
         super::health::ready,
         document,
-        super::pages::problem_page,
+        super::explain::problem_page,
     ),
     modifiers(&Key),
 )]

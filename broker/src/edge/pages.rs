@@ -2,14 +2,7 @@
 
 use std::fmt::Write as _;
 
-use axum::Extension;
-use axum::extract::Path;
-use axum::response::{Html, IntoResponse, Response};
-use hearth_client::wire::{Problem, ProblemCode};
-
-use super::error::Error;
-use super::problem;
-use crate::base::RequestId;
+use hearth_client::wire::ProblemCode;
 
 /// One kind of problem, explained.
 pub struct Page {
@@ -79,17 +72,6 @@ pages! {
         "The body was not complete at the deadline. Nothing ran.";
     Internal, "internal", "A bug in the broker",
         "Please report it with the request id.";
-}
-
-/// Explains one kind of problem, for people.
-#[utoipa::path(get, path = "/problems/{code}", tag = "operations", operation_id = "problem_page",
-    params(("code" = String, Path, description = "The problem's code")),
-    responses(
-        (status = 200, description = "What it means and what to do", body = String, content_type = "text/html"),
-        (status = 404, description = "not_found", body = Problem, content_type = "application/problem+json")))]
-pub async fn problem_page(Extension(id): Extension<RequestId>, Path(code): Path<String>) -> Response {
-    let unknown = || problem::plain(&id, &Error::NotFound(format!("/problems/{code}")));
-    html(&code).map_or_else(unknown, |page| Html(page).into_response())
 }
 
 /// One page as HTML; `None` for a code that does not exist.

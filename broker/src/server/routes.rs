@@ -10,7 +10,7 @@ use axum::{Extension, Router, middleware};
 use super::layers;
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::edge::{Error, admin, health, openapi, pages, problem, redis, sql, whoami};
+use crate::edge::{Error, admin, explain, health, openapi, problem, redis, sql, whoami};
 
 /// The data interface.
 pub fn data(broker: &Arc<Broker>) -> Router {
@@ -23,7 +23,7 @@ pub fn data(broker: &Arc<Broker>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(openapi::document))
-        .route("/problems/{code}", get(pages::problem_page))
+        .route("/problems/{code}", get(explain::problem_page))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(broker), layers::around))

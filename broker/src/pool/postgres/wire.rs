@@ -60,9 +60,10 @@ impl Observed {
         !self.tags().is_empty()
     }
 
-    /// True when every request is answered and the session is in no transaction.
+    /// True when the session was in no transaction at the last `ReadyForQuery`. A `Close` of the driver's may still be on its way;
+    /// it disturbs nobody.
     pub fn is_idle(&self) -> bool {
-        self.is_quiet() && self.status.load(Ordering::Acquire) == b'I'
+        self.status() == b'I'
     }
 
     /// True when every request is answered, whatever the transaction status.
