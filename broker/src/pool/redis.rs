@@ -3,8 +3,8 @@
 //! A lane is a deadpool object kept checked out: deadpool's own checkout costs `UNWATCH` and `PING` each time, which would
 //! halve throughput. Commands that change a connection's state never get here (`query::command`), so sharing is safe.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -39,8 +39,16 @@ pub struct Cache {
 /// One shared connection, opened by its first user and again after it broke.
 #[derive(Default)]
 struct Lane {
-    /// The lock is held while the lane is opened, so that one caller opens it and the rest wait for that.
-    connection: Mutex<Option<Open>>,
+    /// The lock guards a look or a swap, never a wait.
+    current: std::sync::Mutex<Option<Open>>,
+    /// Held while the lane is opened or asked for a sign of life, so that one caller does it and the rest wait for that.
+    opening: Mutex<()>,
+}
+
+impl Lane {
+    fn current(&self) -> MutexGuard<'_, Option<Open>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Open {
@@ -119,7 +127,7 @@ impl Cache {
         let answer = tokio::time::timeout_at(deadline.at(), lane.send_packed_command(command)).await;
         match answer {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => self.failed(index, generation, error).await,
+            Ok(Err(error)) => self.failed(index, generation, error),
             Err(_) => Err(self.timed_out()),
         }
     }
@@ -131,7 +139,7 @@ impl Cache {
             tokio::time::timeout_at(deadline.at(), lane.send_packed_commands(commands, 0, commands.len())).await;
         match answer {
             Ok(Ok(values)) => Ok(values),
-            Ok(Err(error)) => self.failed(index, generation, error).await.map(|value| vec![value]),
+            Ok(Err(error)) => self.failed(index, generation, error).map(|value| vec![value]),
             Err(_) => Err(self.timed_out()),
         }
     }
@@ -139,24 +147,42 @@ impl Cache {
     async fn lane(&self, deadline: Deadline) -> Result<(usize, u64, MultiplexedConnection), CacheError> {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
         let timed_out = || PoolError::WaitTimeout { backend: self.name.clone(), waited: Duration::ZERO };
-        let open = async {
-            let mut held = self.lanes[index].connection.lock().await;
-            if let Some(open) = held.as_ref()
-                && self.is_doubtful(open)
-                && !answers(open.connection.clone()).await
-                && let Some(broken) = held.take()
-            {
+        let lane = &self.lanes[index];
+        if let Some(open) = &mut *lane.current()
+            && !self.is_doubtful(open)
+        {
+            open.used = Instant::now();
+            return Ok((index, open.generation, open.connection.clone()));
+        }
+        let opened = async {
+            let _turn = lane.opening.lock().await;
+            self.mend(lane).await.map(|(generation, connection)| (index, generation, connection))
+        };
+        tokio::time::timeout_at(deadline.at(), opened).await.map_err(|_| timed_out())?.map_err(CacheError::from)
+    }
+
+    /// Asks a doubtful lane for a sign of life, and opens one that gives none or is not there.
+    async fn mend(&self, lane: &Lane) -> Result<(u64, MultiplexedConnection), PoolError> {
+        let failures = self.failures.load(Ordering::Acquire);
+        let known =
+            lane.current().as_ref().map(|open| (open.generation, open.connection.clone(), self.is_doubtful(open)));
+        if let Some((generation, connection, doubtful)) = known {
+            let well = !doubtful || answers(connection.clone()).await;
+            let mut held = lane.current();
+            if well {
+                if let Some(open) = held.as_mut().filter(|open| open.generation == generation) {
+                    (open.used, open.failures) = (Instant::now(), failures);
+                }
+                return Ok((generation, connection));
+            }
+            if let Some(broken) = held.take_if(|open| open.generation == generation) {
                 self.close_lane(broken);
             }
-            let open = match held.as_mut() {
-                Some(open) => open,
-                None => held.insert(self.open().await?),
-            };
-            open.used = Instant::now();
-            open.failures = self.failures.load(Ordering::Acquire);
-            Ok((index, open.generation, open.connection.clone()))
-        };
-        tokio::time::timeout_at(deadline.at(), open).await.map_err(|_| timed_out())?
+        }
+        let open = self.open().await?;
+        let made = (open.generation, open.connection.clone());
+        *lane.current() = Some(open);
+        Ok(made)
     }
 
     async fn open(&self) -> Result<Open, PoolError> {
@@ -185,7 +211,7 @@ impl Cache {
     }
 
     /// Tells a refusal by Redis from a broken connection, and closes the lane after the latter.
-    async fn failed(&self, index: usize, generation: u64, error: redis::RedisError) -> Result<Value, CacheError> {
+    fn failed(&self, index: usize, generation: u64, error: redis::RedisError) -> Result<Value, CacheError> {
         let broken = error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error();
         if !broken {
             return match redis::ServerError::try_from(error) {
@@ -193,8 +219,8 @@ impl Cache {
                 Err(source) => Err(CacheError::Lost { backend: self.name.clone(), source }),
             };
         }
-        let mut held = self.lanes[index].connection.lock().await;
-        if let Some(open) = held.take_if(|open| open.generation == generation) {
+        let broken = self.lanes[index].current().take_if(|open| open.generation == generation);
+        if let Some(open) = broken {
             self.failures.fetch_add(1, Ordering::AcqRel);
             self.close_lane(open);
         }

@@ -172,10 +172,12 @@ fn check(command: &Cmd) -> Result<(), CommandError> {
     });
     let name = upper(args.next());
     let second = args.next();
-    let with_sub = format!("{name} {}", upper(second));
-    if NEVER.iter().any(|never| *never == name || *never == with_sub) {
-        let told = if NEVER.contains(&name.as_str()) { name } else { with_sub };
-        return Err(CommandError::Forbidden(told));
+    let refuses = |never: &&&str| match never.split_once(' ') {
+        None => **never == name,
+        Some((command, sub)) => command == name && second.is_some_and(|arg| arg.eq_ignore_ascii_case(sub.as_bytes())),
+    };
+    if let Some(never) = NEVER.iter().find(refuses) {
+        return Err(CommandError::Forbidden((*never).to_owned()));
     }
     let pattern_at_end = matches!(name.as_str(), "KEYS" | "SCAN" | "HSCAN" | "SSCAN" | "ZSCAN" | "PUBSUB");
     if pattern_at_end && second.into_iter().chain(args.clone()).any(|arg| arg.len() > PATTERN_MAX_BYTES) {
