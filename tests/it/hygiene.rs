@@ -30,8 +30,17 @@ async fn nothing_one_request_does_is_seen_by_the_next() {
              PERFORM set_config('app.tenant', 'evil', false); PERFORM pg_advisory_lock(9); \
              EXECUTE 'CREATE TEMP TABLE IF NOT EXISTS hidden (a int)'; EXECUTE 'LISTEN secrets'; RETURN 'done'; END $$")
         .await;
+    stack.ok("CREATE TABLE users AS SELECT 1 AS id").await;
+    stack
+        .ok("CREATE FUNCTION evil(u users) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN set_config('app.tenant', 'evil', false); END $$")
+        .await;
+    stack.ok("CREATE FUNCTION pg_bac\u{212a}end_pid() RETURNS text LANGUAGE sql AS 'SELECT sneak()'").await;
     let clean = stack.ok(STATE).await.body["rows"].clone();
     for sql in [
+        "SELECT u.evil FROM users u",
+        "SELECT (u).\"evil\" FROM public.users u",
+        "SELECT pg_bac\u{212a}end_pid()",
+        "SELECT E'a' -- c\n'\\'', set_config('app.tenant','evil',false), ''''",
         "SET search_path = pg_temp, public",
         "SET app.tenant = 'evil'",
         "SELECT set_config('app.tenant', 'evil', false)",

@@ -116,3 +116,36 @@ async fn only_harmless_statements_use_lanes() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_leave_a_slow_statement_do_not_pile_up_before_a_neighbour() {
+    let stack = stack().await;
+    let sleep = "SELECT pg_sleep($1::float8), current_setting('statement_timeout') AS w";
+    eventually("both are promoted", async || {
+        stack.query(sleep, json!([0])).await.body["rows"][0]["w"] == "50ms" && is_laned(&stack).await
+    })
+    .await;
+    let body = json!({"sql": sleep, "params": [0.045]}).to_string();
+    let leave =
+        || stack.request("/v1/db/app/query", &stack.key).header("Hearth-Timeout-Ms", "5").body(body.clone()).send();
+    let started = tokio::time::Instant::now();
+    futures_util::future::join_all((0..300).map(|_| leave())).await;
+    let neighbour = stack.query(WHERE, json!([1])).await;
+    assert_eq!(neighbour.status, 200, "{}", neighbour.text);
+    // 300 of them in line would take 13.5 s one after the other.
+    assert!(started.elapsed() < std::time::Duration::from_secs(6), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_feature_is_the_callers_news_and_leaves_the_lane_alone() {
+    let stack = stack().await;
+    let part = "SELECT date_part($1, current_time) IS NULL AS n, pg_backend_pid() AS p, current_setting('statement_timeout') AS w";
+    eventually("it is promoted", async || stack.query(part, json!(["hour"])).await.body["rows"][0]["w"] == "50ms")
+        .await;
+    for _ in 0..5 {
+        let refused = stack.query(part, json!(["day"])).await;
+        refused.assert_problem(422, "statement_failed", "not_applied");
+        assert_eq!(refused.body["sqlstate"], "0A000");
+    }
+    assert_eq!(stack.query(part, json!(["hour"])).await.body["rows"][0]["w"], "50ms", "still on a lane");
+}

@@ -202,11 +202,12 @@ impl Database {
         Ok(())
     }
 
-    /// True if a connection is open and idle, or one can be had before `deadline`. A busy pool counts as reachable.
+    /// True if a connection is open and idle, or one can be had before `deadline`. A busy pool counts as reachable; an open lane
+    /// alone does not.
     pub async fn is_reachable(self: &Arc<Self>, deadline: Deadline) -> bool {
         match self.checkout(deadline).await {
             Ok(_) => true,
-            Err(PoolError::WaitTimeout { .. } | PoolError::Overloaded { .. }) => self.status().lent > 0,
+            Err(PoolError::WaitTimeout { .. } | PoolError::Overloaded { .. }) => self.status().lent > self.lanes.open(),
             Err(PoolError::Down { .. } | PoolError::Closed { .. }) => false,
         }
     }

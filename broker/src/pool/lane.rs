@@ -4,7 +4,7 @@
 //! time-boxed by the server: who takes longer than [`BUDGET_MS`] is refused there and runs again on a lease. Nothing is ever
 //! cancelled through a lane, since that would hit a neighbour; a caller that leaves has its rows thrown away.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,9 @@ use crate::base::Deadline;
 /// How long one statement may hold up the others behind it. Unit: milliseconds.
 const BUDGET_MS: u32 = 50;
 /// Callers on one lane at once; one more takes a lease. Past this the wait on the lane is longer than one for a lease.
-const DEPTH: u32 = 64;
+const DEPTH: u64 = 32;
+/// The longest wait on a lane. Past it the lane is ill, or full of slow neighbours, and a lease serves better.
+pub const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a lane may wait for a free connection before callers go on without it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -38,11 +40,17 @@ pub struct Shared {
     /// `Some` until drop.
     object: Option<Object<SessionManager>>,
     prepared: Mutex<PreparedCache>,
-    callers: AtomicU32,
+    callers: AtomicU64,
+    /// It kept a caller waiting for longer than its budget explains.
+    retired: AtomicBool,
 }
 
 /// A place on a lane; drop gives it up.
-pub struct Place(Arc<Shared>);
+pub struct Place {
+    shared: Arc<Shared>,
+    /// Statements ahead of this caller's when it came.
+    pub ahead: u64,
+}
 
 impl Lanes {
     /// `count` lanes, not opened yet.
@@ -56,7 +64,7 @@ impl Lanes {
         for (index, lane) in self.lanes.iter().enumerate() {
             match lane.session(database) {
                 Some(shared) => {
-                    let fewer = best.as_ref().is_none_or(|b| shared.callers() < b.callers());
+                    let fewer = best.as_ref().is_none_or(|b| shared.depth() < b.depth());
                     if fewer {
                         best = Some(shared);
                     }
@@ -65,8 +73,15 @@ impl Lanes {
             }
         }
         let shared = best?;
-        let place = Place(shared);
-        (place.0.callers.fetch_add(1, Ordering::AcqRel) < DEPTH).then_some(place)
+        let ahead = shared.depth();
+        shared.callers.fetch_add(1, Ordering::AcqRel);
+        let place = Place { shared, ahead };
+        (ahead < DEPTH).then_some(place)
+    }
+
+    /// Lanes that are open.
+    pub fn open(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.session.lock().unwrap_or_else(PoisonError::into_inner).is_some()).count()
     }
 
     /// Closes every lane once its callers are done.
@@ -117,10 +132,11 @@ async fn dial(database: &Arc<Database>, prepared_statements: usize) -> Option<Sh
     let shared = Shared {
         object: Some(object),
         prepared: Mutex::new(PreparedCache::new(prepared_statements)),
-        callers: AtomicU32::new(0),
+        callers: AtomicU64::new(0),
+        retired: AtomicBool::new(false),
     };
     let limits = format!("SET statement_timeout = {BUDGET_MS}; SET lock_timeout = {BUDGET_MS}");
-    shared.session().client.batch_execute(&limits).await.ok()?;
+    tokio::time::timeout(OPEN_TIMEOUT, shared.session().client.batch_execute(&limits)).await.ok()?.ok()?;
     // Not reported by the server today; were they, this change would be our own.
     shared.session().observed.take_setting_changed();
     Some(shared)
@@ -131,14 +147,16 @@ impl Shared {
         self.object.as_ref().expect("a lane has its session until it is dropped")
     }
 
-    fn callers(&self) -> u32 {
-        self.callers.load(Ordering::Acquire)
+    /// Statements on the lane: those whose callers wait, or those the server owes answers to where callers have left.
+    fn depth(&self) -> u64 {
+        self.callers.load(Ordering::Acquire).max(self.session().observed.answers_due())
     }
 
     /// True while the session is as it was made, and the schema too.
     fn is_fit(&self, database: &Database) -> bool {
         let session = self.session();
         !session.client.is_closed()
+            && !self.retired.load(Ordering::Acquire)
             && session.schema_epoch == database.schema_epoch()
             && session.opened.elapsed() < database.max_lifetime()
             && !session.observed.take_setting_changed()
@@ -148,7 +166,12 @@ impl Shared {
 impl Place {
     /// The session, shared with others.
     pub fn session(&self) -> &Session {
-        self.0.session()
+        self.shared.session()
+    }
+
+    /// Nobody else takes this lane from now on; it is closed with its last caller.
+    pub fn retire(&self) {
+        self.shared.retired.store(true, Ordering::Release);
     }
 
     /// The statement as it is prepared on this lane.
@@ -162,13 +185,13 @@ impl Place {
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, PreparedCache> {
-        self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.callers.fetch_sub(1, Ordering::AcqRel);
+        self.shared.callers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

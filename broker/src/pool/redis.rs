@@ -124,23 +124,25 @@ impl Cache {
     /// Runs one command. A refusal by Redis is a [`Value::ServerError`].
     pub async fn run(&self, command: &Cmd, deadline: Deadline) -> Result<Value, CacheError> {
         let (index, generation, mut lane) = self.lane(deadline).await?;
+        let sent = Instant::now();
         let answer = tokio::time::timeout_at(deadline.at(), lane.send_packed_command(command)).await;
         match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => self.failed(index, generation, error),
-            Err(_) => Err(self.timed_out()),
+            Err(_) => Err(self.timed_out(sent)),
         }
     }
 
     /// Runs several commands in one write, not as a transaction; refusals stand among the values.
     pub async fn run_all(&self, commands: &Pipeline, deadline: Deadline) -> Result<Vec<Value>, CacheError> {
         let (index, generation, mut lane) = self.lane(deadline).await?;
+        let sent = Instant::now();
         let answer =
             tokio::time::timeout_at(deadline.at(), lane.send_packed_commands(commands, 0, commands.len())).await;
         match answer {
             Ok(Ok(values)) => Ok(values),
             Ok(Err(error)) => self.failed(index, generation, error).map(|value| vec![value]),
-            Err(_) => Err(self.timed_out()),
+            Err(_) => Err(self.timed_out(sent)),
         }
     }
 
@@ -228,8 +230,10 @@ impl Cache {
     }
 
     /// A connection that did not answer one caller in time may answer nobody any more: the next asks first.
-    fn timed_out(&self) -> CacheError {
-        self.failures.fetch_add(1, Ordering::AcqRel);
+    fn timed_out(&self, sent: Instant) -> CacheError {
+        if sent.elapsed() > SIGN_OF_LIFE {
+            self.failures.fetch_add(1, Ordering::AcqRel);
+        }
         CacheError::TimedOut { backend: self.name.clone() }
     }
 

@@ -83,6 +83,9 @@ const NEVER: &[&str] = &[
     "DISCARD",
     "WATCH",
     "UNWATCH",
+    // Redis takes these for an attack and closes the connection.
+    "POST",
+    "HOST:",
     "SUBSCRIBE",
     "UNSUBSCRIBE",
     "PSUBSCRIBE",
@@ -250,6 +253,8 @@ mod tests {
             r#"["copy","a","b","db",1]"#,
             r#"["config","get","requirepass"]"#,
             r#"["acl","list"]"#,
+            r#"["post","/"]"#,
+            r#"["Host:","x"]"#,
         ] {
             let forbidden = matches!(read(json), Err(CommandError::Forbidden(_)));
             assert_eq!(forbidden, !json.contains("flushall"), "{json}");

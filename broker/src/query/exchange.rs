@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use futures_util::future::{Either, select};
+use hearth_client::wire::Outcome;
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Client, Error};
 
 use super::error::QueryError;
 use super::statement::Statement;
+use crate::base::Deadline;
 use crate::encode::params::{self, TextParam};
 use crate::encode::rows::RowError;
 use crate::encode::{RowWriter, TooLarge};
@@ -25,6 +27,8 @@ pub struct Budget {
     pub max_rows: Option<u64>,
     /// Run READ ONLY, enforced by the server.
     pub read_only: bool,
+    /// Nothing is started after it.
+    pub deadline: Deadline,
     /// It can have no effect, so it need not be read to its end to know its outcome.
     pub harmless: bool,
 }
@@ -137,6 +141,9 @@ pub async fn execute(
     // Awaited: a BEGIN that was cancelled, sent in one write with the statement, would leave the statement to run on its own,
     // free to write.
     session.client.batch_execute("BEGIN READ ONLY").await?;
+    if budget.deadline.has_passed() {
+        return Err(Fault::Refused(QueryError::TimedOut { outcome: Outcome::NotApplied }));
+    }
     session.observed.begin();
     let reading = pin!(read(session, statement, prepared, values, budget));
     let ending = pin!(session.client.batch_execute("COMMIT"));

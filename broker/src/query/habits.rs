@@ -15,8 +15,10 @@ const RUNS: u32 = 3;
 const FAST: Duration = Duration::from_millis(5);
 /// Larger is not small. Unit: bytes of encoded result.
 const SMALL_BYTES: usize = 64 * 1024;
-/// How long a statement that was slow or large on a lane stays off it.
+/// How long a statement that was over a lane's budget, or large, stays off it.
 const BANNED: Duration = Duration::from_secs(30);
+/// How long one stays off that may only have stood behind a slow one. Back on a lease, the slow one is not promoted again.
+const DOUBTED: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy)]
 enum Habit {
@@ -60,16 +62,24 @@ impl Habits {
         };
     }
 
-    /// Notes a result on a lane: a large one takes the statement off.
-    pub fn note_on_lane(&self, key: &str, bytes: usize) {
+    /// Notes a run on a lane behind `ahead` others: a large result takes the statement off, and so does a run that was not fast
+    /// for so many.
+    pub fn note_on_lane(&self, key: &str, took: Duration, ahead: u64, bytes: usize) {
+        let fair = 2 * FAST * u32::try_from(ahead + 1).unwrap_or(u32::MAX);
         if bytes > SMALL_BYTES {
             self.ban(key);
+        } else if took > fair {
+            self.ban_for(key, DOUBTED);
         }
     }
 
     /// Takes a statement off the lanes for a while.
     pub fn ban(&self, key: &str) {
-        self.known().insert(self.hash.hash_one(key), Habit::Banned(Instant::now() + BANNED));
+        self.ban_for(key, BANNED);
+    }
+
+    fn ban_for(&self, key: &str, time: Duration) {
+        self.known().insert(self.hash.hash_one(key), Habit::Banned(Instant::now() + time));
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Habit>> {
@@ -101,7 +111,15 @@ mod tests {
             habits.note("a", Duration::from_millis(1), 100);
         }
         assert!(habits.are_good("a"));
-        habits.note_on_lane("a", SMALL_BYTES + 1);
+        habits.note_on_lane("a", Duration::from_millis(70), 9, 100);
+        assert!(habits.are_good("a"), "fast, for the tenth in line");
+        habits.note_on_lane("a", Duration::from_millis(30), 0, 100);
+        assert!(!habits.are_good("a"), "slow, and nobody was ahead");
+        tokio::time::advance(DOUBTED).await;
+        for _ in 0..RUNS {
+            habits.note("a", Duration::from_millis(1), 100);
+        }
+        habits.note_on_lane("a", Duration::from_millis(1), 0, SMALL_BYTES + 1);
         assert!(!habits.are_good("a"), "too large for a lane");
     }
 }

@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 use super::error::QueryError;
 use super::exchange::{self, Budget, Fault};
 use super::run::{Answer, Run};
-use crate::pool::lane::Place;
+use crate::pool::lane::{PATIENCE, Place};
 use crate::pool::postgres::Prepared;
 
 /// Runs the statement on a lane; `None` where a lease must.
@@ -28,11 +28,12 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
     let place = run.database.lane()?;
     let started = Instant::now();
     let _active = run.metrics.active();
-    let ended = timeout_at(run.deadline.at(), on(run, &place, &key)).await;
+    let patience = run.deadline.at().min(started + PATIENCE);
+    let ended = timeout_at(patience, on(run, &place, &key)).await;
     match ended {
         Ok(Ok(body)) => {
             run.metrics.wait_seconds.observe(0.0);
-            run.habits.note_on_lane(&key, body.len());
+            run.habits.note_on_lane(&key, started.elapsed(), place.ahead, body.len());
             Some(Ok(Answer { body, queue: std::time::Duration::ZERO, db: started.elapsed() }))
         }
         Ok(Err(Fault::Refused(error))) => Some(Err(error)),
@@ -45,7 +46,8 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
             let db = error.as_db_error()?;
             let own_fault = db.parsed_severity() == Some(tokio_postgres::error::Severity::Error);
             let over_budget = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(db.code());
-            let stale = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::INVALID_SQL_STATEMENT_NAME].contains(db.code());
+            let stale =
+                db.routine() == Some("RevalidateCachedQuery") || *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME;
             if over_budget {
                 run.habits.ban(&key);
             }
@@ -59,7 +61,11 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
             run.database.schema_changed();
             None
         }
-        Err(_) => Some(Err(QueryError::TimedOut { outcome: Outcome::NotApplied })),
+        Err(_) if run.deadline.has_passed() => Some(Err(QueryError::TimedOut { outcome: Outcome::NotApplied })),
+        Err(_) => {
+            place.retire();
+            None
+        }
     }
 }
 
@@ -74,7 +80,12 @@ async fn on(run: &Run<'_>, place: &Place, key: &str) -> Result<Vec<u8>, Fault> {
         prepared
     };
     let values = exchange::bind(run.statement, &prepared).map_err(Fault::Refused)?;
-    let budget =
-        Budget { max_bytes: run.limits.max_bytes, max_rows: run.limits.max_rows, read_only: false, harmless: true };
+    let budget = Budget {
+        max_bytes: run.limits.max_bytes,
+        max_rows: run.limits.max_rows,
+        read_only: false,
+        deadline: run.deadline,
+        harmless: true,
+    };
     exchange::read(session, run.statement, &prepared, values, budget).await
 }

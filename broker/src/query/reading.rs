@@ -2,8 +2,8 @@
 
 use super::tokens::{Token, Tokens};
 
-/// Distinct functions remembered of one statement; a statement with more is treated like one that names an unknown one.
-const MAX_CALLS: usize = 200;
+/// Distinct functions, and distinct columns, remembered of one statement; one with more counts as naming an unknown one.
+const MAX_NAMES: usize = 200;
 
 /// What a statement says of itself.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub struct Reading {
     pub first: String,
     /// Distinct names that stand before a parenthesis.
     pub calls: Vec<Call>,
+    /// Distinct names behind a dot: columns, and functions of one row called as if they were columns.
+    pub attributes: Vec<String>,
     /// A word for writing stands somewhere.
     pub writes: bool,
     /// It names something temporary, or in a way that hides the name.
@@ -42,12 +44,15 @@ pub fn read(sql: &str) -> Reading {
     let mut reading = Reading::default();
     let mut name: Option<Name> = None;
     let mut previous = String::new();
+    let mut after_dot = false;
     for token in Tokens::new(sql) {
         match token {
             Token::Mark(b'.') => {
                 if let Some(name) = &mut name {
                     name.open = true;
                 }
+                after_dot = true;
+                continue;
             }
             Token::Mark(b'(') => {
                 if let Some(name) = name.take() {
@@ -62,7 +67,7 @@ pub fn read(sql: &str) -> Reading {
                 previous.clear();
             }
             Token::Quoted(word) => {
-                note(&mut reading, &word);
+                note(&mut reading, &word, after_dot);
                 name = Some(follow(name, word, &previous));
                 previous.clear();
             }
@@ -70,18 +75,26 @@ pub fn read(sql: &str) -> Reading {
                 if reading.first.is_empty() {
                     reading.first.clone_from(&word);
                 }
-                note(&mut reading, &word);
+                note(&mut reading, &word, after_dot);
                 reading.writes |= ["insert", "update", "delete", "merge", "into"].contains(&word.as_str());
                 reading.prepares_transaction |= word == "transaction" && previous == "prepare";
                 name = Some(follow(name, word.clone(), &previous));
                 previous = word;
             }
         }
+        after_dot = false;
     }
     reading
 }
 
-fn note(reading: &mut Reading, word: &str) {
+fn note(reading: &mut Reading, word: &str, after_dot: bool) {
+    if after_dot && !reading.attributes.iter().any(|known| known == word) {
+        if reading.attributes.len() < MAX_NAMES {
+            reading.attributes.push(word.to_owned());
+        } else {
+            reading.temporary = true;
+        }
+    }
     reading.temporary |= word == "temp" || word == "temporary" || word.starts_with("pg_temp");
 }
 
@@ -109,7 +122,7 @@ fn call(reading: &mut Reading, name: Name) {
     if reading.calls.contains(&call) {
         return;
     }
-    if reading.calls.len() < MAX_CALLS {
+    if reading.calls.len() < MAX_NAMES {
         reading.calls.push(call);
     } else {
         reading.temporary = true;

@@ -164,7 +164,7 @@ impl Run<'_> {
             return Err(Outcome::NotApplied);
         }
         let Limits { max_bytes, max_rows, read_only } = self.limits;
-        let budget = Budget { max_bytes, max_rows, read_only, harmless: self.is_harmless() };
+        let budget = Budget { max_bytes, max_rows, read_only, deadline: self.deadline, harmless: self.is_harmless() };
         *executed_from = Some(lease.session().observed.sent_bytes());
         let (ended, late) = self.execute(lease, &prepared, values, budget).await;
         if late {

@@ -100,7 +100,7 @@ const BEYOND_RESET_FUNCTIONS: [&str; 7] = [
 impl<'a> Statement<'a> {
     /// Reads a request. Errors: [`QueryError::Refused`] for a statement that cannot run alone on a shared connection.
     pub fn new(request: &'a QueryRequest<'a>) -> Result<Self, QueryError> {
-        if request.sql.contains('\0') {
+        if request.sql.contains('\0') || request.types.iter().flatten().flatten().any(|name| name.contains('\0')) {
             return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
         }
         let reading = read(&request.sql);
@@ -136,7 +136,10 @@ impl<'a> Statement<'a> {
             return Cleanup::Discard;
         }
         let known = READS.contains(&first) || WRITES.contains(&first);
-        let mut cleanup = if known && !self.reading.temporary { Cleanup::Nothing } else { Cleanup::Reset };
+        let calls_by_dot =
+            names.is_none_or(|names| self.reading.attributes.iter().any(|name| names.is_own_of_a_row(name)));
+        let mut cleanup =
+            if known && !self.reading.temporary && !calls_by_dot { Cleanup::Nothing } else { Cleanup::Reset };
         for call in &self.reading.calls {
             let word = call.word.as_str();
             let builtin = call.unqualified && names.is_some_and(|names| names.is_builtin(word));
@@ -156,7 +159,7 @@ impl<'a> Statement<'a> {
         let reads = READS.contains(&self.reading.first.as_str()) && self.reading.first != "explain";
         reads
             && !self.reading.writes
-            && !self.reading.temporary
+            && self.cleanup(Some(names)) == Cleanup::Nothing
             && self.reading.calls.iter().all(|call| call.unqualified && names.is_free_of_effects(&call.word))
     }
 

@@ -47,15 +47,16 @@ impl Iterator for Tokens<'_> {
                 b'$' => self.at = dollar_end(bytes, at).unwrap_or(at + 1),
                 byte if is_name_start(byte) => {
                     self.at = (at..bytes.len()).find(|i| !is_name_part(bytes[*i])).unwrap_or(bytes.len());
-                    return Some(Token::Word(self.sql[at..self.at].to_lowercase()));
+                    return Some(Token::Word(self.sql[at..self.at].to_ascii_lowercase()));
                 }
                 byte if byte.is_ascii_digit() => {
-                    let part = |i: &usize| is_name_part(bytes[*i]) || bytes[*i] == b'.';
+                    // Letters behind it are a word of their own: older servers read `1into` as two tokens.
+                    let part = |i: &usize| bytes[*i].is_ascii_digit() || matches!(bytes[*i], b'.' | b'_');
                     self.at = (at..bytes.len()).find(|i| !part(i)).unwrap_or(bytes.len());
                 }
                 byte => {
                     self.at += 1;
-                    if !byte.is_ascii_whitespace() {
+                    if !is_space(byte) {
                         return Some(Token::Mark(byte));
                     }
                 }
@@ -104,17 +105,37 @@ fn escapes_before(bytes: &[u8], at: usize) -> bool {
     at > 0 && matches!(bytes[at - 1], b'e' | b'E') && (at < 2 || !is_name_part(bytes[at - 2]))
 }
 
-/// A string goes on after white space with a line break in it and another quote, under the same rules.
+/// A string may go on after a line break, under the same rules.
 fn string_end(bytes: &[u8], at: usize, escapes: bool) -> usize {
     let mut end = quoted_end(bytes, at, escapes);
-    loop {
-        let next = (end..bytes.len()).find(|i| !bytes[*i].is_ascii_whitespace()).unwrap_or(bytes.len());
-        let broken = bytes[end.min(next)..next].iter().any(|b| matches!(b, b'\n' | b'\r'));
-        if !broken || bytes.get(next) != Some(&b'\'') {
-            return end;
-        }
+    while let Some(next) = continued(bytes, end) {
         end = quoted_end(bytes, next, escapes);
     }
+    end
+}
+
+/// The quote that goes on with a string that ended at `end`: behind white space and `--` comments with a line break among them.
+fn continued(bytes: &[u8], end: usize) -> Option<usize> {
+    let (mut at, mut broken) = (end, false);
+    loop {
+        match *bytes.get(at)? {
+            b'\n' | b'\r' => {
+                broken = true;
+                at += 1;
+            }
+            byte if is_space(byte) => at += 1,
+            b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                at = memchr::memchr2(b'\n', b'\r', &bytes[at..]).map(|n| at + n)?;
+            }
+            b'\'' if broken => return Some(at),
+            _ => return None,
+        }
+    }
+}
+
+/// White space to the server; a vertical tab is since release 16.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 fn quoted_end(bytes: &[u8], at: usize, escapes: bool) -> usize {
@@ -168,6 +189,9 @@ mod tests {
         assert_eq!(tokens("\"Se\"\"t\"("), [Token::Quoted("Se\"t".to_owned()), Token::Mark(b'(')]);
         assert_eq!(words("select 'never ends"), ["select"]);
         assert_eq!(words("select E'a'\n'\\'', b('c')"), ["select", "e", "b"], "a continued string keeps its escapes");
+        assert_eq!(words("select E'a' -- c\n'\\'', b('c'), ''''"), ["select", "e", "b"], "also behind a comment");
+        assert_eq!(words("select 'a' 'b' -- 'c\n"), ["select"]);
+        assert_eq!(words("select 1into t, \u{212a}"), ["select", "into", "t", "\u{212a}"], "only ASCII is folded");
         assert_eq!(
             tokens("\"\u{b82}"),
             [Token::Quoted("\u{b82}".to_owned())],

@@ -7,12 +7,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// After an accept failed for want of file descriptors: connections end in the meantime.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks at a preface that came in pieces.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
 /// Streams one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 1_000;
 /// Header bytes of one request. Tokens and trace headers fit many times over.
@@ -66,8 +68,8 @@ async fn accept(
         let service = TowerToHyperService::new(router.clone());
         let (builder, watcher) = (builder.clone(), connections.watcher());
         tokio::spawn(async move {
-            // HTTP's own timers begin with the first byte.
-            if !matches!(tokio::time::timeout(header_timeout, socket.peek(&mut [0])).await, Ok(Ok(1))) {
+            // HTTP's own timers begin once it is known which HTTP it is.
+            if !matches!(tokio::time::timeout(header_timeout, version(&socket)).await, Ok(Ok(true))) {
                 return;
             }
             let connection = watcher.watch(builder.serve_connection(TokioIo::new(socket), service).into_owned());
@@ -75,6 +77,20 @@ async fn accept(
                 tracing::debug!(error = %error, "a client connection ended");
             }
         });
+    }
+}
+
+/// Waits until the first bytes tell HTTP/2 from HTTP/1. False: the client has gone.
+async fn version(socket: &TcpStream) -> std::io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let count = socket.peek(&mut seen).await?;
+        if count == 0 || count == PREFACE.len() || !PREFACE.starts_with(&seen[..count]) {
+            return Ok(count > 0);
+        }
+        // Peeking again would answer at once with the same bytes.
+        tokio::time::sleep(PEEK_PAUSE).await;
     }
 }
 

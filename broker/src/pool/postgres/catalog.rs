@@ -1,6 +1,6 @@
 //! What one database says of itself: the names that may stand before a parenthesis without being anybody's own function.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,13 +10,16 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{FromSql, Type};
 
 /// Built-in functions and keywords, less any name that also exists outside `pg_catalog`: an overload may be the one called.
-/// Beside each, whether every overload is free of effects by the server's own account.
+/// Beside each, whether every overload is free of effects by the server's own account. Then the functions of others that one
+/// argument is enough for: `u.f` calls `f(u)`.
 const QUERY: &str = "SELECT name, pg_catalog.bool_and(free)::text FROM (\
        SELECT proname::text AS name, provolatile <> 'v' AS free FROM pg_catalog.pg_proc \
          WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace \
        UNION ALL SELECT word, true FROM pg_catalog.pg_get_keywords()) AS builtin \
      WHERE name NOT IN (SELECT proname::text FROM pg_catalog.pg_proc WHERE pronamespace <> 'pg_catalog'::pg_catalog.regnamespace \
-       AND pronamespace <> 'information_schema'::pg_catalog.regnamespace) GROUP BY name";
+       AND pronamespace <> 'information_schema'::pg_catalog.regnamespace) GROUP BY name \
+     UNION ALL SELECT DISTINCT proname::text, 'own' FROM pg_catalog.pg_proc WHERE pronamespace <> 'pg_catalog'::pg_catalog.regnamespace \
+       AND pronamespace <> 'information_schema'::pg_catalog.regnamespace AND pronargs >= 1 AND pronargs - pronargdefaults <= 1";
 
 /// Functions that the server calls volatile only because they answer something else each time.
 const FREE_ALL_THE_SAME: [&str; 6] =
@@ -30,21 +33,28 @@ const BELIEVED: Duration = Duration::from_mins(5);
 pub struct Names {
     /// Name → free of effects.
     builtin: HashMap<String, bool>,
+    /// Functions of others that can be called as if they were a column.
+    of_a_row: HashSet<String>,
 }
 
 impl Names {
-    /// Takes names, each with whether it is free of effects.
-    pub fn new(names: impl Iterator<Item = (String, bool)>) -> Self {
+    /// Takes the server's names, each with whether it is free of effects, and those of others' functions of one row.
+    pub fn new(names: impl Iterator<Item = (String, bool)>, of_a_row: impl Iterator<Item = String>) -> Self {
         let free = |(name, free): (String, bool)| {
             let free = free || FREE_ALL_THE_SAME.contains(&name.as_str());
             (name, free)
         };
-        Self { builtin: names.map(free).collect() }
+        Self { builtin: names.map(free).collect(), of_a_row: of_a_row.collect() }
     }
 
     /// True for a function or keyword of the server's own, and of nobody else's.
     pub fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains_key(name)
+    }
+
+    /// True for somebody's own function that a name behind a dot may call.
+    pub fn is_own_of_a_row(&self, name: &str) -> bool {
+        self.of_a_row.contains(name)
     }
 
     /// True for a built-in that changes nothing.
@@ -70,7 +80,10 @@ impl Catalog {
     pub async fn load(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         let none: [&(dyn tokio_postgres::types::ToSql + Sync); 0] = [];
         let rows: Vec<_> = client.query_raw(QUERY, none).await?.try_collect().await?;
-        let names = Names::new(rows.iter().map(|row| (row.get::<_, Text>(0).0, row.get::<_, Text>(1).0 == "true")));
+        let read = rows.iter().map(|row| (row.get::<_, Text>(0).0, row.get::<_, Text>(1).0));
+        let (own, builtin): (Vec<_>, Vec<_>) = read.partition(|(_, kind)| kind == "own");
+        let builtin = builtin.into_iter().map(|(name, free)| (name, free == "true"));
+        let names = Names::new(builtin, own.into_iter().map(|(name, _)| name));
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::new(names)));
         Ok(())
     }

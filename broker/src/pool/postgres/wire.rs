@@ -76,6 +76,11 @@ impl Observed {
         self.status.load(Ordering::Acquire)
     }
 
+    /// Answers that the server owes.
+    pub fn answers_due(&self) -> u64 {
+        self.ready_due.load(Ordering::Acquire).saturating_sub(self.ready_seen.load(Ordering::Acquire))
+    }
+
     /// Waits until every request is answered. Cancel safe.
     pub async fn quiet(&self) {
         loop {

@@ -19,9 +19,8 @@ fn names() -> Names {
         "ts_stat",
         "lo_create",
     ];
-    Names::new(
-        builtin.map(|n| (n.to_owned(), matches!(n, "as" | "lower" | "count" | "values" | "in" | "over"))).into_iter(),
-    )
+    let free = |n: &str| matches!(n, "as" | "lower" | "count" | "values" | "in" | "over");
+    Names::new(builtin.map(|n| (n.to_owned(), free(n))).into_iter(), std::iter::once("evil".to_owned()))
 }
 
 fn cleanup(sql: &str) -> Cleanup {
@@ -69,6 +68,11 @@ fn what_may_change_the_session_asks_for_a_reset() {
         "create table U&\"pg!005ftemp\" UESCAPE '!' . users as select 1",
         "select * from ts_stat('select 1')",
         "select E'a'\n'\\'', set_config($1, $2, false)",
+        "select E'a' -- c\n'\\'', set_config($1, $2, false), ''''",
+        "select u.evil from users u",
+        "select (u).evil from users u",
+        "select u . \"evil\" from users u",
+        "select \u{212a}ower(1)",
         "LISTEN x",
     ] {
         assert_eq!(cleanup(sql), Cleanup::Reset, "{sql}");
@@ -116,6 +120,8 @@ fn only_what_can_have_no_effect_is_a_pure_read() {
         "select 1 into t",
         "select lo_create(0)",
         "select mine(1)",
+        "select u.evil from users u",
+        "select * from ts_stat('x')",
         "select nextval('s')",
         "explain analyze delete from t",
         "explain select 1",
