@@ -83,7 +83,7 @@ impl Run<'_> {
         let mut attempt = 1;
         loop {
             let asked = Instant::now();
-            let mut lease = self.database.checkout(self.deadline).await?;
+            let mut lease = self.lease(attempt > 1).await?;
             let started = Instant::now();
             let queue = started - asked;
             self.metrics.wait_seconds.observe(queue.as_secs_f64());
@@ -97,6 +97,25 @@ impl Run<'_> {
                 Err(Next::Again(_)) if attempt < ATTEMPTS && !self.deadline.has_passed() => attempt += 1,
                 Err(Next::Again(error) | Next::Fail(error)) => return Err(error),
             }
+        }
+    }
+
+    /// A connection; after one was found dead, one that has just given a sign of life. What killed the first, a restart or a
+    /// failover, often killed the pool's others too, and each would cost an attempt to find out.
+    async fn lease(&self, alive: bool) -> Result<Lease, QueryError> {
+        loop {
+            let mut lease = self.database.checkout(self.deadline).await?;
+            if !alive {
+                return Ok(lease);
+            }
+            lease.begin();
+            let sign = timeout_at(self.deadline.at(), lease.session().client.batch_execute("")).await;
+            if matches!(sign, Ok(Ok(()))) {
+                lease.finish();
+                return Ok(lease);
+            }
+            // Dropped as it is: closed, or made clean. A pool has no more dead connections than it has connections, and a new
+            // one that cannot be opened ends the loop.
         }
     }
 
