@@ -1,6 +1,7 @@
 //! One SQL statement: text, parameters, and the rows as a type of the caller's.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -185,6 +186,9 @@ impl Query<'_> {
             values: ValueFormat::Json,
             int8: self.int8,
             read_only: self.read_only,
+            settings: BTreeMap::new(),
+            dry_run: false,
+            max_affected: None,
             max_rows: self.max_rows,
         };
         serde_json::to_vec(&request).expect("strings, flags and raw JSON are always JSON")

@@ -68,6 +68,12 @@ pages! {
         "Nothing ran: no connection came free in time. Allow more time with `Hearth-Timeout-Ms`, or ask for a larger pool.";
     StatementTimeout, "statement_timeout", "The statement was cancelled at the deadline",
         "The statement was still running at the deadline and was cancelled in the database. `outcome` says what became of it. Allow more time with `Hearth-Timeout-Ms`, or make it faster.";
+    ExpectationFailed, "expectation_failed", "Other rows than expected",
+        "The statement returned or affected another number of rows than `expect_rows` or `max_affected` says. Everything was rolled back. `detail` has both numbers; in a batch `statement` says which.";
+    UnknownStatement, "unknown_statement", "There is no such named statement for this key",
+        "The configuration declares no statement of this name for this database, or the key may not use it. Nothing ran.";
+    ReaderTooSlow, "reader_too_slow", "The stream's reader was too slow",
+        "The reader left its events or rows unread for too long, and the stream was cut so that it holds nothing up. Read faster, or ask for less.";
     RequestTimeout, "request_timeout", "The request body came too slowly",
         "The body was not complete at the deadline. Nothing ran.";
     Internal, "internal", "A bug in the broker",

@@ -215,6 +215,7 @@ fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
         retry_after_ms: facts.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         sqlstate: db.map(|db| db.code().code().to_owned()),
         postgres: db.map(record),
+        statement: None,
         violated_policies: match error {
             Error::Admission(AdmissionError::RateLimited { .. }) => vec!["requests".to_owned()],
             Error::Admission(AdmissionError::TooManyInFlight { .. }) => vec!["in-flight".to_owned()],

@@ -1,0 +1,25 @@
+//! What a key may do.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The answer of `GET /v1/whoami`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Whoami {
+    /// The tenant this key belongs to.
+    pub tenant: String,
+    /// The key's id (never its secret).
+    pub key_id: String,
+    /// What the key may do: `sql:read`, `sql:write`, `redis`.
+    pub scopes: Vec<String>,
+    /// The databases the tenant may use.
+    pub databases: Vec<String>,
+    /// The caches the tenant may use.
+    pub caches: Vec<String>,
+    /// The tenant's limits; null means unlimited.
+    pub limits: BTreeMap<String, Option<u64>>,
+    /// What is in use now: `in_flight`.
+    pub usage: BTreeMap<String, u64>,
+}
