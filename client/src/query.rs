@@ -255,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn unwritable_parameter_is_an_error_that_names_its_place() {
-        let keyed_by_pairs = std::collections::BTreeMap::from([((1, 2), 3)]);
+        let keyed_by_pairs = BTreeMap::from([((1, 2), 3)]);
         let error = query("").bind(1).bind(keyed_by_pairs).bind(2).execute().await.unwrap_err();
         assert_eq!(error.to_string(), "parameter $2 cannot be written as JSON");
         assert_eq!(error.outcome(), crate::wire::Outcome::NotApplied);
