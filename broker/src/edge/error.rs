@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::pool::redis::CacheError;
-use crate::query::QueryError;
 use crate::query::command::CommandError;
+use crate::query::{Failure, QueryError};
 use crate::tenant::AdmissionError;
 
 use super::auth::AuthError;
@@ -47,7 +47,7 @@ pub enum Error {
     UnknownCache(String),
     /// The statement has no result.
     #[error(transparent)]
-    Query(#[from] QueryError),
+    Query(#[from] Failure),
     /// The command was refused before it was sent.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -66,4 +66,10 @@ pub enum Error {
     /// A handler panicked.
     #[error("a bug in the broker ended this request")]
     Internal,
+}
+
+impl From<QueryError> for Error {
+    fn from(error: QueryError) -> Self {
+        Self::Query(Failure { error, statement: None })
+    }
 }

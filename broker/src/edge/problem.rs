@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use hearth_client::wire::{Outcome, PostgresError, Problem, ProblemCode};
+use hearth_client::wire::{Outcome, Problem, ProblemCode};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
+use tokio_postgres::error::SqlState;
 
 use super::auth::AuthError;
 use super::call::Call;
@@ -80,7 +80,8 @@ pub fn facts(error: &Error) -> Facts {
         }
         Error::UnknownDatabase(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownDatabase),
         Error::UnknownCache(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownCache),
-        Error::Query(error) => query(error),
+        // Of statements that commit one by one, those before the one that failed stay applied.
+        Error::Query(failure) => query(&failure.error),
         Error::Cache(CacheError::Pool(error)) => pool(error),
         // A command may have run; Redis keeps no record to ask.
         Error::Cache(CacheError::Lost { .. }) => {
@@ -105,9 +106,9 @@ fn query(error: &QueryError) -> Facts {
             Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest)
         }
         QueryError::Pool(error) => pool(error),
-        QueryError::Database { db, outcome: Outcome::NotApplied } => from_sqlstate(db.code()),
+        QueryError::Database { db, outcome: Outcome::NotApplied } => from_sqlstate(&db.state),
         QueryError::Database { db, outcome } => {
-            Facts { outcome: *outcome, retryable: false, ..from_sqlstate(db.code()) }
+            Facts { outcome: *outcome, retryable: false, ..from_sqlstate(&db.state) }
         }
         QueryError::Lost { outcome, .. } => Facts::ran(StatusCode::BAD_GATEWAY, Code::BackendLost, *outcome),
         QueryError::TimedOut { outcome } => Facts::ran(StatusCode::GATEWAY_TIMEOUT, Code::StatementTimeout, *outcome),
@@ -115,9 +116,7 @@ fn query(error: &QueryError) -> Facts {
             Facts { outcome: *outcome, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
         }
         QueryError::SchemaChanged { outcome } => Facts::ran(StatusCode::CONFLICT, Code::Conflict, *outcome),
-        QueryError::Driver { outcome, .. } => {
-            Facts { outcome: *outcome, ..Facts::refused(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal) }
-        }
+        QueryError::Unexpected { .. } => Facts::refused(StatusCode::CONFLICT, Code::ExpectationFailed),
     }
 }
 
@@ -202,44 +201,29 @@ pub fn headers(response: &mut Response, facts: &Facts) {
 
 fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
     let page = super::pages::page(facts.code);
-    let db = if let Error::Query(QueryError::Database { db, .. }) = error { Some(&**db) } else { None };
+    let failure = if let Error::Query(failure) = error { Some(failure) } else { None };
+    let db = match failure.map(|failure| &failure.error) {
+        Some(QueryError::Database { db, .. }) => Some(&**db),
+        _ => None,
+    };
     Problem {
         type_uri: format!("/problems/{}", page.code),
         title: page.title.to_owned(),
         status: facts.status.as_u16(),
         code: facts.code,
-        detail: db.map_or_else(|| error.to_string(), |db| db.message().to_owned()),
+        detail: db.map_or_else(|| error.to_string(), |db| db.record.message.clone()),
         request_id: request_id.to_string(),
         outcome: facts.outcome,
         retryable: facts.retryable,
         retry_after_ms: facts.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-        sqlstate: db.map(|db| db.code().code().to_owned()),
-        postgres: db.map(record),
-        statement: None,
+        sqlstate: db.map(|db| db.state.code().to_owned()),
+        postgres: db.map(|db| db.record.clone()),
+        statement: failure.and_then(|failure| u32::try_from(failure.statement?).ok()),
         violated_policies: match error {
             Error::Admission(AdmissionError::RateLimited { .. }) => vec!["requests".to_owned()],
             Error::Admission(AdmissionError::TooManyInFlight { .. }) => vec!["in-flight".to_owned()],
             _ => Vec::new(),
         },
-    }
-}
-
-fn record(db: &DbError) -> PostgresError {
-    let own = |text: Option<&str>| text.map(str::to_owned);
-    PostgresError {
-        severity: db.severity().to_owned(),
-        message: db.message().to_owned(),
-        detail: own(db.detail()),
-        hint: own(db.hint()),
-        position: match db.position() {
-            Some(ErrorPosition::Original(at)) => Some(*at),
-            _ => None,
-        },
-        schema: own(db.schema()),
-        table: own(db.table()),
-        column: own(db.column()),
-        constraint: own(db.constraint()),
-        where_: own(db.where_()),
     }
 }
 

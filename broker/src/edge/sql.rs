@@ -17,7 +17,8 @@ use super::problem;
 use crate::base::RequestId;
 use crate::broker::Broker;
 use crate::config::Scope;
-use crate::query::{Answer, Limits, Run, Statement};
+use crate::encode::columns::Format;
+use crate::query::{Answer, Expect, Limits, Run, Statement, Unit, Value};
 
 /// Runs one statement, autocommit, with its parameters bound by the server.
 #[utoipa::path(
@@ -59,7 +60,8 @@ pub async fn query(
     match run_query(&broker, &mut call, &database, &headers, body).await {
         Ok(answer) => {
             call.spent(answer.queue, answer.db);
-            call.finish(([(CONTENT_TYPE, "application/json")], answer.body).into_response(), None)
+            let body = answer.results.into_iter().next().unwrap_or_default();
+            call.finish(([(CONTENT_TYPE, "application/json")], body).into_response(), None)
         }
         Err(error) => problem::finish(call, &error),
     }
@@ -89,14 +91,17 @@ async fn run_query(
     }
     let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
     let request: QueryRequest<'_> = serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?;
-    let statement = Statement::new(&request)?;
-    let limits = Limits {
-        max_bytes: tenant.limits.max_result_bytes,
-        max_rows: request.max_rows,
-        read_only: request.read_only || !principal.has(Scope::SqlWrite),
-    };
+    let read_only = request.read_only || !principal.has(Scope::SqlWrite);
+    let params = request.params.iter().map(|raw| Value::Json(raw)).collect();
+    let format = Format { rows: request.rows, values: request.values, int8: request.int8 };
+    let statement = Statement::new(&request.sql, params, request.types.as_deref(), format)?;
+    let expect = Expect { rows: None, max_affected: request.max_affected };
+    let unit = Unit::one(statement, expect, read_only, &request.settings, request.dry_run)?;
+    let limits = Limits { max_bytes: tenant.limits.max_result_bytes, max_rows: request.max_rows };
     let habits = &broker.habits[database.name()];
-    Ok(Run { database, statement: &statement, deadline, limits, metrics, habits }.go().await?)
+    // A failure of the only statement needs no number.
+    let ended = Run { database, unit: &unit, earlier: &[], deadline, limits, metrics, habits }.go().await;
+    Ok(ended.map_err(|failure| failure.error)?)
 }
 
 /// A streamed format that the caller asks for without saying that JSON would do.

@@ -1,10 +1,19 @@
 //! A result's columns, prepared for writing: names already escaped, one codec each.
 
 use hearth_client::wire::{Int8Format, RowShape, ValueFormat};
-use tokio_postgres::Column;
 use tokio_postgres::types::{Kind, Type};
 
+use super::literal::BadLiteral;
 use super::scalar::{Codec, string};
+
+/// A column as a statement's description has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// The name; may repeat.
+    pub name: String,
+    /// The type.
+    pub ty: Type,
+}
 
 /// How the caller wants a result written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,19 +38,19 @@ pub struct Columns {
 
 impl Columns {
     /// Prepares `columns` for writing in `format`.
-    pub fn new(columns: &[Column], format: Format) -> Self {
+    pub fn new(columns: &[Field], format: Format) -> Self {
         let object = format.rows == RowShape::Object;
-        let field = |(index, column): (usize, &Column)| {
+        let field = |(index, column): (usize, &Field)| {
             let mut before = Vec::new();
             if index > 0 {
                 before.push(b',');
             }
             if object {
-                string(&mut before, column.name().as_bytes());
+                string(&mut before, column.name.as_bytes());
                 before.push(b':');
             }
             let codec = match format.values {
-                ValueFormat::Json => Codec::of(column.type_(), format.int8 == Int8Format::Number),
+                ValueFormat::Json => Codec::of(&column.ty, format.int8 == Int8Format::Number),
                 ValueFormat::Text => Codec::Text,
             };
             (before, codec)
@@ -55,15 +64,37 @@ impl Columns {
     }
 }
 
-fn header(columns: &[Column]) -> Vec<u8> {
+impl Columns {
+    /// Appends one row: a value a column, as the server prints it.
+    pub fn write_row<'r>(
+        &self,
+        out: &mut Vec<u8>,
+        values: impl Iterator<Item = Option<&'r [u8]>>,
+    ) -> Result<(), BadLiteral> {
+        out.push(self.open);
+        let mut written = 0;
+        for ((before, codec), value) in self.fields.iter().zip(values) {
+            out.extend_from_slice(before);
+            match value {
+                None => out.extend_from_slice(b"null"),
+                Some(text) => codec.write(out, text)?,
+            }
+            written += 1;
+        }
+        out.push(self.close);
+        if written == self.fields.len() { Ok(()) } else { Err(BadLiteral) }
+    }
+}
+
+fn header(columns: &[Field]) -> Vec<u8> {
     let mut out = b"[".to_vec();
     for (index, column) in columns.iter().enumerate() {
         out.extend_from_slice(if index > 0 { b",{\"name\":" } else { b"{\"name\":" });
-        string(&mut out, column.name().as_bytes());
+        string(&mut out, column.name.as_bytes());
         out.extend_from_slice(b",\"type\":");
-        string(&mut out, type_name(column.type_()).as_bytes());
+        string(&mut out, type_name(&column.ty).as_bytes());
         out.extend_from_slice(b",\"oid\":");
-        out.extend_from_slice(itoa::Buffer::new().format(column.type_().oid()).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(column.ty.oid()).as_bytes());
         out.push(b'}');
     }
     out.push(b']');

@@ -54,6 +54,9 @@ pub enum ParamError {
     /// Arrays within arrays beyond what the server has.
     #[error("has more than {MAX_DIMENSIONS} dimensions, which is PostgreSQL's limit")]
     Depth,
+    /// A reference to an earlier result that is not there.
+    #[error("{0}")]
+    Reference(String),
     /// A string with an escape that is no character.
     #[error("is not a valid JSON string: {0}")]
     String(String),

@@ -1,7 +1,8 @@
 //! Rows straight into the response buffer, within a byte budget: no value tree in between.
 
-use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, Type};
+use std::sync::Arc;
+
+use hearth_client::wire::Notice;
 
 use super::columns::Columns;
 use super::literal::BadLiteral;
@@ -33,9 +34,9 @@ pub enum RowError {
 ///
 /// Shape: `{"columns": […], "rows": […], "row_count": N, "command": "…"}`. Units: `max_bytes` counts encoded bytes.
 /// Errors: [`TooLarge`] as soon as a limit is passed; what was written so far is then useless.
-pub struct RowWriter<'a> {
+pub struct RowWriter {
     out: Vec<u8>,
-    columns: &'a Columns,
+    columns: Arc<Columns>,
     rows: u64,
     max_bytes: u64,
     max_rows: Option<u64>,
@@ -44,9 +45,9 @@ pub struct RowWriter<'a> {
 /// Room for the rows of a typical answer; the buffer grows as it must.
 const FIRST_BYTES: usize = 512;
 
-impl<'a> RowWriter<'a> {
+impl RowWriter {
     /// Begins a result.
-    pub fn new(columns: &'a Columns, max_bytes: u64, max_rows: Option<u64>) -> Self {
+    pub fn new(columns: Arc<Columns>, max_bytes: u64, max_rows: Option<u64>) -> Self {
         let mut out = Vec::with_capacity(FIRST_BYTES + columns.header.len());
         out.extend_from_slice(b"{\"columns\":");
         out.extend_from_slice(&columns.header);
@@ -54,28 +55,25 @@ impl<'a> RowWriter<'a> {
         Self { out, columns, rows: 0, max_bytes, max_rows }
     }
 
-    /// Appends one row.
-    pub fn push(&mut self, row: &Row) -> Result<(), RowError> {
+    /// Appends one row: a value a column, as the server prints it.
+    pub fn push<'r>(&mut self, values: impl Iterator<Item = Option<&'r [u8]>>) -> Result<(), RowError> {
         if let Some(max) = self.max_rows.filter(|max| self.rows >= *max) {
             return Err(TooLarge::Rows(max).into());
         }
         if self.rows > 0 {
             self.out.push(b',');
         }
-        self.out.push(self.columns.open);
-        for (index, (before, codec)) in self.columns.fields.iter().enumerate() {
-            self.out.extend_from_slice(before);
-            match row.get::<_, Option<Printed<'_>>>(index) {
-                None => self.out.extend_from_slice(b"null"),
-                Some(Printed(text)) => codec.write(&mut self.out, text)?,
-            }
-        }
-        self.out.push(self.columns.close);
+        self.columns.write_row(&mut self.out, values)?;
         self.rows += 1;
         if self.out.len() as u64 > self.max_bytes {
             return Err(TooLarge::Bytes(self.max_bytes).into());
         }
         Ok(())
+    }
+
+    /// Rows that the command's tag tells of, or that were written.
+    pub fn count(&self, tag: &str) -> u64 {
+        split_tag(tag).1.unwrap_or(self.rows)
     }
 
     /// Rows written so far.
@@ -84,46 +82,42 @@ impl<'a> RowWriter<'a> {
     }
 
     /// Ends the result with what the command's tag says: `SELECT 3`, `INSERT 0 1`, `CREATE TABLE`.
-    pub fn finish(self, tag: &str) -> Vec<u8> {
+    pub fn finish(self, tag: &str, notices: &[Notice]) -> Vec<u8> {
         let (command, affected) = split_tag(tag);
-        self.end(command, affected)
+        self.end(command, affected, notices)
     }
 
     /// Ends the result of a read, whose tag would tell no more than its rows.
     pub fn finish_read(self, command: &str) -> Vec<u8> {
-        self.end(command, None)
+        self.end(command, None, &[])
     }
 
-    fn end(mut self, command: &str, affected: Option<u64>) -> Vec<u8> {
-        let out = &mut self.out;
-        out.extend_from_slice(b"],\"row_count\":");
-        out.extend_from_slice(itoa::Buffer::new().format(affected.unwrap_or(self.rows)).as_bytes());
-        out.extend_from_slice(b",\"command\":");
-        string(out, command.as_bytes());
-        out.push(b'}');
+    fn end(mut self, command: &str, affected: Option<u64>, notices: &[Notice]) -> Vec<u8> {
+        self.out.push(b']');
+        tail(&mut self.out, command, affected.unwrap_or(self.rows), notices);
         self.out
     }
 }
 
+/// Everything after the rows: `,"row_count":3,"command":"SELECT"}`.
+pub fn tail(out: &mut Vec<u8>, command: &str, count: u64, notices: &[Notice]) {
+    out.extend_from_slice(b",\"row_count\":");
+    out.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
+    out.extend_from_slice(b",\"command\":");
+    string(out, command.as_bytes());
+    if !notices.is_empty() {
+        out.extend_from_slice(b",\"notices\":");
+        out.extend(serde_json::to_vec(notices).expect("notices are plain data"));
+    }
+    out.push(b'}');
+}
+
 /// `INSERT 0 1` → `INSERT`, 1; `SELECT 3` → `SELECT`, 3; `CREATE TABLE` → itself, none.
 /// Source: PostgreSQL manual, "`CommandComplete`".
-fn split_tag(tag: &str) -> (&str, Option<u64>) {
+pub fn split_tag(tag: &str) -> (&str, Option<u64>) {
     let command_end = tag.find(|c: char| c.is_ascii_digit()).unwrap_or(tag.len());
     let affected = tag[command_end..].rsplit(' ').next().and_then(|count| count.parse().ok());
     (tag[..command_end].trim_end(), affected)
-}
-
-/// A value as the server prints it, borrowed from the row.
-struct Printed<'a>(&'a [u8]);
-
-impl<'a> FromSql<'a> for Printed<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(raw))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::lane::{Lanes, Place};
 use super::lease::Lease;
 use super::postgres::connect::Connector;
 use super::postgres::prepared::Sightings;
+use super::postgres::types::Types;
 use super::postgres::{Catalog, SessionManager};
 use crate::base::{BackendName, Deadline};
 use crate::config::{DatabaseConfig, database_url};
@@ -33,6 +34,7 @@ pub struct Database {
     pub(super) connector: Arc<Connector>,
     sightings: Sightings,
     catalog: Catalog,
+    types: Types,
     schema_epoch: Arc<AtomicU64>,
     lanes: Lanes,
     prepared_statements: usize,
@@ -95,6 +97,7 @@ impl Database {
             connector,
             sightings: Sightings::default(),
             catalog: Catalog::default(),
+            types: Types::default(),
             schema_epoch,
             lanes: Lanes::new(config.pool.lanes.min(config.pool.max / 4) as usize),
             prepared_statements: config.pool.prepared_statements as usize,
@@ -115,6 +118,11 @@ impl Database {
     /// What is known of the database's own names.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// What is known of the database's own types.
+    pub fn types(&self) -> &Types {
+        &self.types
     }
 
     /// Which statements have been seen.
@@ -191,6 +199,7 @@ impl Database {
     pub fn schema_changed(&self) {
         self.schema_epoch.fetch_add(1, Ordering::AcqRel);
         self.catalog.forget();
+        self.types.forget();
     }
 
     /// Opens connections up to the configured minimum. Errors: the first that could not be opened.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use deadpool::managed::Object;
 
 use super::checkout::Database;
-use super::postgres::{Prepared, PreparedCache, Session, SessionManager};
+use super::postgres::{PreparedCache, Session, SessionManager, Shape};
 use crate::base::Deadline;
 
 /// How long one statement may hold up the others behind it. Unit: milliseconds.
@@ -39,10 +39,18 @@ struct Lane {
 pub struct Shared {
     /// `Some` until drop.
     object: Option<Object<SessionManager>>,
-    prepared: Mutex<PreparedCache>,
+    prepared: Mutex<PreparedCache<OnLane>>,
     callers: AtomicU64,
     /// It kept a caller waiting for longer than its budget explains.
     retired: AtomicBool,
+}
+
+/// A statement prepared on a lane.
+pub struct OnLane {
+    /// The driver's handle; dropping the last one closes the statement on the server.
+    pub statement: tokio_postgres::Statement,
+    /// What it takes and gives.
+    pub shape: Shape,
 }
 
 /// A place on a lane; drop gives it up.
@@ -127,8 +135,9 @@ fn open(database: &Arc<Database>, index: usize, prepared_statements: usize) {
 
 async fn dial(database: &Arc<Database>, prepared_statements: usize) -> Option<Shared> {
     let lease = database.checkout(Deadline::after(OPEN_TIMEOUT)).await.ok()?;
-    let object = lease.into_object();
-    object.observed.share();
+    let mut object = lease.into_object();
+    // From here on the driver has the stream, for many callers at once.
+    object.channel.retire();
     let shared = Shared {
         object: Some(object),
         prepared: Mutex::new(PreparedCache::new(prepared_statements)),
@@ -175,16 +184,16 @@ impl Place {
     }
 
     /// The statement as it is prepared on this lane.
-    pub fn prepared(&self, key: &str) -> Option<Arc<Prepared>> {
+    pub fn prepared(&self, key: &str) -> Option<Arc<OnLane>> {
         self.cache().get(key)
     }
 
     /// Keeps a statement prepared on this lane.
-    pub fn keep(&self, key: &str, prepared: &Arc<Prepared>) {
+    pub fn keep(&self, key: &str, prepared: &Arc<OnLane>) {
         self.cache().insert(key, Arc::clone(prepared));
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, PreparedCache> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, PreparedCache<OnLane>> {
         self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use deadpool::managed::Object;
 use tokio::runtime::Handle;
+use tokio_postgres::CancelToken;
 
 use super::checkout::Database;
 use super::postgres::connect::CancelError;
@@ -42,7 +43,6 @@ impl Lease {
     /// Call before the first byte leaves: from here on a dropped lease is recovered, not reused.
     pub fn begin(&mut self) {
         self.tainted = true;
-        self.session().observed.begin();
     }
 
     /// Call when every answer is in, a database error included: drop then checks it in.
@@ -60,9 +60,22 @@ impl Lease {
         self.object.take().expect("a lease has its session until it is dropped")
     }
 
+    /// What cancels the session's statement, to be had before the session is busy.
+    pub fn canceller(&self) -> Canceller {
+        Canceller { database: Arc::clone(&self.database), token: self.session().client.cancel_token() }
+    }
+}
+
+/// Cancels one session's statement.
+pub struct Canceller {
+    database: Arc<Database>,
+    token: CancelToken,
+}
+
+impl Canceller {
     /// Cancels what the session runs, and returns once the server has sent its signal.
     pub async fn cancel(&self) -> Result<(), CancelError> {
-        self.database.connector.cancel(&self.session().client.cancel_token()).await
+        self.database.connector.cancel(&self.token).await
     }
 }
 
@@ -76,7 +89,7 @@ impl Drop for Lease {
         if !self.tainted && self.cleanup == Cleanup::Nothing && session.is_reusable() {
             return; // Dropping the object checks it in.
         }
-        if session.client.is_closed() {
+        if session.channel.is_dead() {
             discard(object, &self.database, CloseReason::BackendClosed);
             return;
         }

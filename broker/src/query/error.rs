@@ -1,10 +1,11 @@
 //! Why a statement has no result.
 
 use hearth_client::wire::Outcome;
-use tokio_postgres::error::DbError;
 
+use super::unit::Expect;
 use crate::encode::{ParamError, TooLarge};
 use crate::pool::PoolError;
+use crate::pool::postgres::ServerError;
 
 /// Why a statement has no result.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum QueryError {
     Database {
         /// The database's own record.
         #[source]
-        db: Box<DbError>,
+        db: Box<ServerError>,
         /// What became of the effect: rolled back, but for code that may have committed halfway.
         outcome: Outcome,
     },
@@ -69,13 +70,33 @@ pub enum QueryError {
         /// What is known of the effect.
         outcome: Outcome,
     },
-    /// The broker misunderstood the driver.
-    #[error("the driver failed")]
-    Driver {
-        /// What is known of the effect.
-        outcome: Outcome,
-        /// What the driver said.
-        #[source]
-        source: tokio_postgres::Error,
+    /// A count of rows is not as the request expects; everything was rolled back.
+    #[error("{}", unexpected(*.expect, *.rows))]
+    Unexpected {
+        /// What must hold.
+        expect: Expect,
+        /// Rows of the statement.
+        rows: u64,
     },
+}
+
+fn unexpected(expect: Expect, rows: u64) -> String {
+    match expect.rows.filter(|wanted| *wanted != rows) {
+        Some(wanted) => format!("`expect_rows` is {wanted}, and the statement has {rows}; everything was rolled back"),
+        None => format!(
+            "`max_affected` is {}, and the statement affects {rows}; everything was rolled back",
+            expect.max_affected.unwrap_or_default()
+        ),
+    }
+}
+
+/// Why a request has no result, and which of its statements it was.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failure {
+    /// Why.
+    #[source]
+    pub error: QueryError,
+    /// Counted from 0; of a batch.
+    pub statement: Option<usize>,
 }

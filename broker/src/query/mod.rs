@@ -1,16 +1,22 @@
 //! What to run, and running it: on which connection, under which deadline, with what left behind.
 
+pub mod attempt;
 pub mod command;
 pub mod error;
 pub mod exchange;
 pub mod habits;
 pub mod laned;
+pub mod prepare;
 pub mod reading;
 pub mod run;
 pub mod statement;
 pub mod tokens;
+pub mod unit;
+pub mod value;
 
-pub use error::QueryError;
+pub use error::{Failure, QueryError};
 pub use habits::Habits;
 pub use run::{Answer, Limits, Run};
 pub use statement::Statement;
+pub use unit::{Expect, Unit};
+pub use value::Value;

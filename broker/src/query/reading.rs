@@ -20,6 +20,17 @@ pub struct Reading {
     pub temporary: bool,
     /// `PREPARE TRANSACTION`.
     pub prepares_transaction: bool,
+    /// `FROM STDIN` or `TO STDOUT` outside of parentheses.
+    pub copies: Option<CopyDirection>,
+}
+
+/// Which way a COPY goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyDirection {
+    /// `COPY … FROM STDIN`.
+    In,
+    /// `COPY … TO STDOUT`.
+    Out,
 }
 
 /// A name before a parenthesis.
@@ -45,6 +56,7 @@ pub fn read(sql: &str) -> Reading {
     let mut name: Option<Name> = None;
     let mut previous = String::new();
     let mut after_dot = false;
+    let mut depth = 0_i32;
     for token in Tokens::new(sql) {
         match token {
             Token::Mark(b'.') => {
@@ -59,8 +71,12 @@ pub fn read(sql: &str) -> Reading {
                     call(&mut reading, name);
                 }
                 previous.clear();
+                depth += 1;
             }
             Token::Mark(mark) => {
+                if mark == b')' {
+                    depth -= 1;
+                }
                 // `U&"…"` writes a name in escapes.
                 reading.temporary |= mark == b'&' && previous == "u";
                 name = None;
@@ -78,6 +94,9 @@ pub fn read(sql: &str) -> Reading {
                 note(&mut reading, &word, after_dot);
                 reading.writes |= ["insert", "update", "delete", "merge", "into"].contains(&word.as_str());
                 reading.prepares_transaction |= word == "transaction" && previous == "prepare";
+                if depth == 0 && reading.copies.is_none() {
+                    reading.copies = copies(&previous, &word);
+                }
                 name = Some(follow(name, word.clone(), &previous));
                 previous = word;
             }
@@ -85,6 +104,14 @@ pub fn read(sql: &str) -> Reading {
         after_dot = false;
     }
     reading
+}
+
+fn copies(previous: &str, word: &str) -> Option<CopyDirection> {
+    match (previous, word) {
+        ("from", "stdin") => Some(CopyDirection::In),
+        ("to", "stdout") => Some(CopyDirection::Out),
+        _ => None,
+    }
 }
 
 fn note(reading: &mut Reading, word: &str, after_dot: bool) {

@@ -1,31 +1,32 @@
-//! From a statement to its answer: checkout, exchange, and what is known of the effect when something goes wrong.
+//! From a unit of work to its answer: checkout, attempt, and what is known of the effect when something goes wrong.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_client::wire::Outcome;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_postgres::error::{Severity, SqlState};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_postgres::error::SqlState;
 
-use super::error::QueryError;
-use super::exchange::{self, Budget, Fault};
+use super::attempt::{Attempt, Budget, Cause, Fault, Standing};
+use super::error::{Failure, QueryError};
 use super::habits::Habits;
 use super::laned;
-use super::statement::Statement;
+use super::unit::Unit;
 use crate::base::Deadline;
-use crate::encode::TextParam;
 use crate::observe::RouteMetrics;
-use crate::pool::postgres::{Cleanup, Prepared};
+use crate::pool::postgres::{Broken, Cleanup, ServerError, ask};
 use crate::pool::{Database, Lease};
 
 /// How long a cancelled statement may take to end before its outcome counts as unknown.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
-/// How long the server may take from its refusal to being ready again. It only has to roll back.
-const READY_GRACE: Duration = Duration::from_secs(1);
 /// Runs of one request: the first, and one more where it is certain that nothing was applied. A pooled connection may have
 /// died unnoticed; a second one that dies is news for the caller.
 const ATTEMPTS: u32 = 2;
+/// Runs of one batch that lost to another transaction: the first and three more.
+const CONFLICT_ATTEMPTS: u32 = 4;
+/// The longest pause before a batch that lost is run again; twice as long each time. Short: the other one is through already.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a request may have.
 #[derive(Debug, Clone, Copy)]
@@ -34,16 +35,16 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Rows, if the request names a ceiling.
     pub max_rows: Option<u64>,
-    /// Run READ ONLY, enforced by the server.
-    pub read_only: bool,
 }
 
-/// A statement on its way to one database.
+/// A unit of work on its way to one database.
 pub struct Run<'a> {
     /// Where.
     pub database: &'a Arc<Database>,
     /// What.
-    pub statement: &'a Statement<'a>,
+    pub unit: &'a Unit<'a>,
+    /// Results of other units that its references may mean.
+    pub earlier: &'a [Vec<u8>],
     /// By when.
     pub deadline: Deadline,
     /// How much.
@@ -54,11 +55,13 @@ pub struct Run<'a> {
     pub habits: &'a Habits,
 }
 
-/// A result and where its time went.
+/// Results and where their time went.
 #[derive(Debug)]
 pub struct Answer {
-    /// The response body.
-    pub body: Vec<u8>,
+    /// One encoded result a statement.
+    pub results: Vec<Vec<u8>>,
+    /// Runs of the transaction.
+    pub attempts: u32,
     /// Time spent waiting for a connection.
     pub queue: Duration,
     /// Time spent with the database.
@@ -66,244 +69,241 @@ pub struct Answer {
 }
 
 /// What to do after an attempt that gave no result.
-enum Next {
+pub(super) enum Next {
     Fail(QueryError),
     /// Nothing was applied, and another attempt may do better.
     Again(QueryError),
+    /// Nothing was applied, since another transaction was first.
+    Lost(QueryError),
 }
 
 impl Run<'_> {
-    /// Runs the statement. It is never started after the deadline, and what runs at the deadline is cancelled.
+    /// Runs the unit. It is never started after the deadline, and what runs at the deadline is cancelled.
     ///
     /// Cancel safe: a dropped run is cancelled at the server, and its connection made clean before it is lent again.
-    pub async fn go(&self) -> Result<Answer, QueryError> {
+    pub async fn go(&self) -> Result<Answer, Failure> {
         if let Some(ended) = laned::run(self).await {
-            return ended;
+            return ended.map_err(|error| Failure { error, statement: None });
         }
-        let mut attempt = 1;
+        let (mut attempt, mut conflicts) = (1, 0);
+        let mut queue = Duration::ZERO;
+        let start = Instant::now();
         loop {
             let asked = Instant::now();
-            let mut lease = self.lease(attempt > 1).await?;
+            let mut lease = lease(self.database, self.deadline, attempt > 1).await.map_err(nowhere)?;
             let started = Instant::now();
-            let queue = started - asked;
-            self.metrics.wait_seconds.observe(queue.as_secs_f64());
+            queue += started - asked;
+            self.metrics.wait_seconds.observe((started - asked).as_secs_f64());
             let _active = self.metrics.active();
-            match self.attempt(&mut lease).await {
-                Ok(body) => {
-                    let db = started.elapsed();
-                    self.habits.note(&self.statement.key(), db, body.len());
-                    return Ok(Answer { body, queue, db });
+            let (next, statement) = match self.attempt(&mut lease).await {
+                Ok(results) => {
+                    let db = start.elapsed().saturating_sub(queue);
+                    self.note(db, &results);
+                    return Ok(Answer { results, attempts: conflicts + 1, queue, db });
                 }
-                Err(Next::Again(_)) if attempt < ATTEMPTS && !self.deadline.has_passed() => attempt += 1,
-                Err(Next::Again(error) | Next::Fail(error)) => return Err(error),
+                Err(failed) => failed,
+            };
+            drop(lease);
+            match next {
+                Next::Again(_) if attempt < ATTEMPTS && !self.deadline.has_passed() => attempt += 1,
+                Next::Lost(error) => {
+                    conflicts += 1;
+                    let pause = CONFLICT_PAUSE.mul_f64(rand::random::<f64>()) * 2_u32.pow(conflicts);
+                    if conflicts >= CONFLICT_ATTEMPTS || Instant::now() + pause >= self.deadline.at() {
+                        return Err(Failure { error, statement });
+                    }
+                    sleep(pause).await;
+                }
+                Next::Again(error) | Next::Fail(error) => return Err(Failure { error, statement }),
             }
         }
     }
 
-    /// A connection; after one was found dead, one that has just given a sign of life. What killed the first, a restart or a
-    /// failover, often killed the pool's others too, and each would cost an attempt to find out.
-    async fn lease(&self, alive: bool) -> Result<Lease, QueryError> {
-        loop {
-            let mut lease = self.database.checkout(self.deadline).await?;
-            if !alive {
-                return Ok(lease);
-            }
-            lease.begin();
-            let sign = timeout_at(self.deadline.at(), lease.session().client.batch_execute("")).await;
-            if matches!(sign, Ok(Ok(()))) {
-                lease.finish();
-                return Ok(lease);
-            }
-            // Dropped as it is: closed, or made clean. A pool has no more dead connections than it has connections, and a new
-            // one that cannot be opened ends the loop.
+    fn note(&self, took: Duration, results: &[Vec<u8>]) {
+        if let ([statement], [body]) = (&*self.unit.statements, results) {
+            self.habits.note(&statement.key(), took, body.len());
         }
     }
 
-    async fn attempt(&self, lease: &mut Lease) -> Result<Vec<u8>, Next> {
-        self.learn_names(lease).await;
+    async fn attempt(&self, lease: &mut Lease) -> Result<Vec<Vec<u8>>, (Next, Option<usize>)> {
+        learn_names(lease, self.deadline).await;
         lease.begin();
-        let cleanup = self.statement.cleanup(self.database.catalog().names().as_deref());
-        lease.needs(cleanup);
-        let mut executed_from = None;
-        let ended = match self.exchange(lease, &mut executed_from).await {
-            Ok(ended) => ended,
-            Err(outcome) => return Err(Next::Fail(QueryError::TimedOut { outcome })),
-        };
-        match ended {
-            Ok(body) => {
+        lease.needs(self.unit.cleanup(self.database.catalog().names().as_deref()));
+        let mut standing = Standing::default();
+        match self.within_deadline(lease, &mut standing).await {
+            Ok(Ok(results)) => {
                 lease.finish();
-                if self.statement.changes_schema() && !self.limits.read_only {
+                if self.unit.changes_schema() {
                     self.database.schema_changed();
                 }
-                Ok(body)
+                Ok(results)
             }
-            Err(fault) => {
-                // Preparing has no effect, so only what left after it can have had one.
-                let sent = lease.session().observed.sent_bytes();
-                let nothing_executed = executed_from.is_none_or(|from| sent == from);
-                Err(self.explain(lease, fault, nothing_executed).await)
-            }
+            Ok(Err(Fault { statement, cause })) => Err((self.explain(lease, cause, &standing), statement)),
+            Err(outcome) => Err((Next::Fail(QueryError::TimedOut { outcome }), None)),
         }
     }
 
-    /// Reads the database's own names once for the pool, and again after the schema changed. Without them a call counts as
-    /// unknown and costs a reset, so a failure here is not the caller's.
-    async fn learn_names(&self, lease: &mut Lease) {
-        if self.database.catalog().names().is_some() {
-            return;
-        }
-        lease.begin();
-        match timeout_at(self.deadline.at(), self.database.catalog().load(&lease.session().client)).await {
-            Ok(Ok(())) => lease.finish(),
-            Ok(Err(error)) => {
-                tracing::debug!(error = %error, "the names of `{}` could not be read", self.database.name());
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// One exchange within the deadline. `Err`: the deadline passed, with what is known of the effect. `executed_from` is set to
-    /// the socket's count of bytes just before the statement itself is sent.
-    async fn exchange(
+    /// One attempt within the deadline. `Err`: the deadline passed, with what is known of the effect.
+    async fn within_deadline(
         &self,
         lease: &mut Lease,
-        executed_from: &mut Option<u64>,
-    ) -> Result<Result<Vec<u8>, Fault>, Outcome> {
-        let prepared = match timeout_at(self.deadline.at(), exchange::prepare(lease, self.statement)).await {
-            Ok(Ok(prepared)) => prepared,
-            Ok(Err(fault)) => return Ok(Err(fault)),
-            Err(_) => return Err(Outcome::NotApplied),
+        standing: &mut Standing,
+    ) -> Result<Result<Vec<Vec<u8>>, Fault>, Outcome> {
+        let canceller = lease.canceller();
+        let Limits { max_bytes, max_rows } = self.limits;
+        let budget = Budget { max_bytes, max_rows, harmless: self.is_harmless() };
+        let mut late = false;
+        let ended = {
+            let mut running = pin!(Attempt::new(self.unit, budget, self.earlier).run(lease, standing));
+            match timeout_at(self.deadline.at(), &mut running).await {
+                Ok(ended) => Some(ended),
+                Err(_) => {
+                    let cancelled = canceller.cancel().await;
+                    if let Err(error) = &cancelled {
+                        tracing::warn!(backend.name = %self.database.name(), error = %error, "a cancellation did not get through");
+                    }
+                    late = cancelled.is_err();
+                    // The cancelled statement says itself what became of it: refused with 57014, or finished just before.
+                    timeout(CANCEL_GRACE, running).await.ok()
+                }
+            }
         };
-        let values = match exchange::bind(self.statement, &prepared) {
-            Ok(values) => values,
-            Err(refused) => return Ok(Err(Fault::Refused(refused))),
-        };
-        // Not before here: the answer to a Parse that waited on a lock may come just at the deadline.
-        if self.deadline.has_passed() {
-            return Err(Outcome::NotApplied);
-        }
-        let Limits { max_bytes, max_rows, read_only } = self.limits;
-        let budget = Budget { max_bytes, max_rows, read_only, deadline: self.deadline, harmless: self.is_harmless() };
-        *executed_from = Some(lease.session().observed.sent_bytes());
-        let (ended, late) = self.execute(lease, &prepared, values, budget).await;
         if late {
+            // The cancellation may still arrive, and would then hit the next caller.
             lease.needs(Cleanup::Discard);
         }
-        ended
+        ended.ok_or_else(|| self.if_lost(lease, standing))
     }
 
-    /// Runs what is prepared, cancelled at the deadline. The second value is true where a cancellation may still arrive, and
-    /// would then hit the next caller.
-    async fn execute(
-        &self,
-        lease: &Lease,
-        prepared: &Prepared,
-        values: Vec<TextParam>,
-        budget: Budget,
-    ) -> (Result<Result<Vec<u8>, Fault>, Outcome>, bool) {
-        let mut running = pin!(exchange::execute(lease, self.statement, prepared, values, budget));
-        if let Ok(ended) = timeout_at(self.deadline.at(), &mut running).await {
-            return (Ok(ended), false);
-        }
-        let cancelled = lease.cancel().await;
-        if let Err(error) = &cancelled {
-            tracing::warn!(backend.name = %self.database.name(), error = %error, "a cancellation did not get through");
-        }
-        // The cancelled statement says itself what became of it: refused with 57014, or finished just before.
-        let ended = timeout(CANCEL_GRACE, running).await.map_err(|_| self.if_unknown());
-        (ended, cancelled.is_err())
-    }
-
-    /// What became of an effect that nobody could be asked about.
-    fn if_unknown(&self) -> Outcome {
-        if self.limits.read_only { Outcome::NotApplied } else { Outcome::Unknown }
-    }
-
-    async fn explain(&self, lease: &mut Lease, fault: Fault, nothing_executed: bool) -> Next {
-        match fault {
-            Fault::Refused(error) => {
-                lease.finish();
-                Next::Fail(error)
-            }
-            Fault::TooLarge { limit, done } => {
-                if done {
-                    lease.finish();
-                }
-                Next::Fail(QueryError::TooLarge {
-                    limit,
-                    outcome: if done { Outcome::Applied } else { Outcome::NotApplied },
-                })
-            }
-            Fault::SchemaChanged => {
-                self.database.schema_changed();
-                lease.needs(Cleanup::Discard);
-                let outcome = if self.is_harmless() { Outcome::NotApplied } else { Outcome::Unknown };
-                let error = QueryError::SchemaChanged { outcome };
-                if self.is_harmless() { Next::Again(error) } else { Next::Fail(error) }
-            }
-            Fault::Driver(error) => match error.as_db_error() {
-                Some(db) if is_fatal(db) => self.lost(lease, error, nothing_executed),
-                Some(_) => self.refused(lease, error).await,
-                None if error.is_closed() || lease.session().client.is_closed() => {
-                    self.lost(lease, error, nothing_executed)
-                }
-                None => Next::Fail(QueryError::Driver { outcome: self.if_unknown(), source: error }),
-            },
-        }
-    }
-
-    /// A statement without effect whatever happens to it.
-    pub(super) fn is_harmless(&self) -> bool {
-        self.limits.read_only || self.statement.is_pure_read(self.database.catalog().names().as_deref())
+    /// What became of an effect that the server did not tell of.
+    fn if_lost(&self, lease: &Lease, standing: &Standing) -> Outcome {
+        let sent = lease.session().channel.sent_bytes();
+        let nothing_committed = standing.committing_from.is_none_or(|from| sent == from);
+        if nothing_committed || standing.refused || self.is_harmless() { Outcome::NotApplied } else { Outcome::Unknown }
     }
 
     /// A refusal rolls everything back, but for code that may have committed halfway.
     fn if_refused(&self) -> Outcome {
-        if self.statement.runs_code() && !self.limits.read_only { Outcome::Unknown } else { Outcome::NotApplied }
+        if self.unit.may_commit_halfway() { Outcome::Unknown } else { Outcome::NotApplied }
     }
 
-    async fn refused(&self, lease: &mut Lease, error: tokio_postgres::Error) -> Next {
-        // The refusal comes before the server is ready again; without waiting, a clean session would count as a dirty one.
-        if timeout(READY_GRACE, lease.session().observed.quiet()).await.is_ok() {
-            lease.finish();
+    /// Without effect whatever happens to it.
+    pub(super) fn is_harmless(&self) -> bool {
+        self.unit.is_harmless(self.database.catalog().names().as_deref())
+    }
+
+    fn explain(&self, lease: &mut Lease, cause: Cause, standing: &Standing) -> Next {
+        match cause {
+            Cause::Refused(error) => {
+                finish_if_idle(lease);
+                Next::Fail(error)
+            }
+            Cause::Unexpected { expect, rows } => {
+                finish_if_idle(lease);
+                Next::Fail(QueryError::Unexpected { expect, rows })
+            }
+            Cause::TooLarge { limit, done } => {
+                if done {
+                    lease.finish();
+                }
+                let applied = done && !self.is_harmless();
+                let outcome = if applied { Outcome::Applied } else { Outcome::NotApplied };
+                Next::Fail(QueryError::TooLarge { limit, outcome })
+            }
+            Cause::SchemaChanged => {
+                self.database.schema_changed();
+                lease.needs(Cleanup::Discard);
+                let harmless = self.is_harmless();
+                let outcome = if harmless { Outcome::NotApplied } else { Outcome::Unknown };
+                let error = QueryError::SchemaChanged { outcome };
+                if harmless { Next::Again(error) } else { Next::Fail(error) }
+            }
+            Cause::Server(error) => self.refused(lease, error),
+            Cause::Broken(broken) => self.lost(lease, broken, standing),
         }
-        let Some(db) = error.as_db_error().cloned() else {
-            return Next::Fail(QueryError::Driver { outcome: self.if_unknown(), source: error });
-        };
-        if *db.code() == SqlState::QUERY_CANCELED {
-            return Next::Fail(QueryError::TimedOut { outcome: self.if_refused() });
+    }
+
+    fn refused(&self, lease: &mut Lease, error: Box<ServerError>) -> Next {
+        finish_if_idle(lease);
+        let outcome = self.if_refused();
+        if error.state == SqlState::QUERY_CANCELED {
+            return Next::Fail(QueryError::TimedOut { outcome });
         }
-        let plan_is_stale =
-            *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery");
-        let statement_is_gone = *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME;
-        if plan_is_stale {
+        let statement_is_gone = error.state == SqlState::INVALID_SQL_STATEMENT_NAME;
+        let is_stale = error.is_stale_plan();
+        if is_stale {
             self.database.schema_changed();
-            let key = self.statement.key();
-            lease.session_mut().prepared.remove(&key);
+            lease.session_mut().forget_all();
         }
         if statement_is_gone {
             lease.needs(Cleanup::Discard);
         }
-        let error = QueryError::Database { db: Box::new(db), outcome: self.if_refused() };
-        if plan_is_stale || statement_is_gone { Next::Again(error) } else { Next::Fail(error) }
+        let lost = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(&error.state);
+        let error = QueryError::Database { db: error, outcome };
+        match outcome {
+            Outcome::NotApplied if lost && self.unit.may_run_again() => Next::Lost(error),
+            Outcome::NotApplied if is_stale || statement_is_gone => Next::Again(error),
+            _ => Next::Fail(error),
+        }
     }
 
-    fn lost(&self, lease: &Lease, error: tokio_postgres::Error, nothing_executed: bool) -> Next {
-        let observed = &lease.session().observed;
-        // The server's last words came in order: without a command tag before them there was no commit.
-        let refused_first =
-            error.as_db_error().is_some() && !observed.has_completed() && self.if_refused() == Outcome::NotApplied;
-        let outcome = if nothing_executed || refused_first || self.is_harmless() {
-            Outcome::NotApplied
-        } else {
-            Outcome::Unknown
-        };
-        let error = QueryError::Lost { outcome, source: Box::new(error) };
+    fn lost(&self, lease: &Lease, broken: Broken, standing: &Standing) -> Next {
+        // The server's last words came in order: without an answer to what commits before them, there was no commit.
+        let refused_first = matches!(broken, Broken::Ended(_)) && self.if_refused() == Outcome::NotApplied;
+        let outcome =
+            if refused_first && !standing.committed { Outcome::NotApplied } else { self.if_lost(lease, standing) };
+        let error = QueryError::Lost { outcome, source: Box::new(broken) };
         if outcome == Outcome::NotApplied { Next::Again(error) } else { Next::Fail(error) }
     }
 }
 
-/// The server ends the session with this error.
-fn is_fatal(db: &tokio_postgres::error::DbError) -> bool {
-    matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+/// The lease's connection is clean, if the server has answered everything and no transaction is open.
+fn finish_if_idle(lease: &mut Lease) {
+    if lease.session().channel.is_idle() {
+        lease.finish();
+    }
+}
+
+fn nowhere(error: crate::pool::PoolError) -> Failure {
+    Failure { error: error.into(), statement: None }
+}
+
+/// A connection; after one was found dead, one that has just given a sign of life. What killed the first, a restart or a
+/// failover, often killed the pool's others too, and each would cost an attempt to find out.
+pub(super) async fn lease(
+    database: &Arc<Database>,
+    deadline: Deadline,
+    alive: bool,
+) -> Result<Lease, crate::pool::PoolError> {
+    loop {
+        let mut lease = database.checkout(deadline).await?;
+        if !alive {
+            return Ok(lease);
+        }
+        lease.begin();
+        let sign = timeout_at(deadline.at(), ask::command(&mut lease.session_mut().channel, "")).await;
+        if matches!(sign, Ok(Ok(()))) {
+            lease.finish();
+            return Ok(lease);
+        }
+        // Dropped as it is: closed, or made clean. A pool has no more dead connections than it has connections, and a new
+        // one that cannot be opened ends the loop.
+    }
+}
+
+/// Reads the database's own names once for the pool, and again after the schema changed. Without them a call counts as
+/// unknown and costs a reset, so a failure here is not the caller's.
+pub(super) async fn learn_names(lease: &mut Lease, deadline: Deadline) {
+    let database = Arc::clone(lease.database());
+    if database.catalog().names().is_some() {
+        return;
+    }
+    lease.begin();
+    match timeout_at(deadline.at(), database.catalog().load(&mut lease.session_mut().channel)).await {
+        Ok(Ok(())) => lease.finish(),
+        Ok(Err(error)) => {
+            tracing::debug!(error = %error, "the names of `{}` could not be read", database.name());
+        }
+        Err(_) => {}
+    }
 }

@@ -2,11 +2,9 @@
 
 use std::borrow::Cow;
 
-use hearth_client::wire::QueryRequest;
-use serde_json::value::RawValue;
-
 use super::error::QueryError;
-use super::reading::{Reading, read};
+use super::reading::{CopyDirection, Reading, read};
+use super::value::Value;
 use crate::encode::columns::Format;
 use crate::pool::postgres::Cleanup;
 use crate::pool::postgres::catalog::Names;
@@ -15,12 +13,14 @@ use crate::pool::postgres::catalog::Names;
 pub struct Statement<'a> {
     /// SQL text.
     pub sql: &'a str,
-    /// One JSON value a placeholder.
-    pub params: &'a [&'a RawValue],
+    /// One value a placeholder.
+    pub params: Vec<Value<'a>>,
     /// Type names that override what the server infers.
     pub types: Option<&'a [Option<String>]>,
     /// How the result is written.
     pub format: Format,
+    /// The request's own `search_path`, which decides what the names in the text mean.
+    pub search_path: Option<&'a str>,
     reading: Reading,
 }
 
@@ -98,33 +98,47 @@ const BEYOND_RESET_FUNCTIONS: [&str; 7] = [
 ];
 
 impl<'a> Statement<'a> {
-    /// Reads a request. Errors: [`QueryError::Refused`] for a statement that cannot run alone on a shared connection.
-    pub fn new(request: &'a QueryRequest<'a>) -> Result<Self, QueryError> {
-        if request.sql.contains('\0') || request.types.iter().flatten().flatten().any(|name| name.contains('\0')) {
+    /// Reads a statement. Errors: [`QueryError::Refused`] for one that cannot run on a shared connection.
+    pub fn new(
+        sql: &'a str,
+        params: Vec<Value<'a>>,
+        types: Option<&'a [Option<String>]>,
+        format: Format,
+    ) -> Result<Self, QueryError> {
+        if sql.contains('\0') || types.into_iter().flatten().flatten().any(|name| name.contains('\0')) {
             return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
         }
-        let reading = read(&request.sql);
+        let reading = read(sql);
         if let Some(refusal) = refusal(&reading) {
             return Err(QueryError::Refused(refusal));
         }
-        Ok(Self {
-            sql: &request.sql,
-            params: &request.params,
-            types: request.types.as_deref(),
-            format: Format { rows: request.rows, values: request.values, int8: request.int8 },
-            reading,
-        })
+        Ok(Self { sql, params, types, format, search_path: None, reading })
     }
 
-    /// Under which key it is prepared: the text, and the types where the request names some.
-    pub fn key(&self) -> Cow<'a, str> {
-        match self.types {
-            None => self.sql.into(),
-            Some(types) => {
-                let names: Vec<&str> = types.iter().map(|name| name.as_deref().unwrap_or("")).collect();
-                format!("{}\0{}", self.sql, names.join("\0")).into()
-            }
+    /// Reads a COPY. Errors: [`QueryError::Refused`] for anything else.
+    pub fn copy(sql: &'a str, direction: CopyDirection, format: Format) -> Result<Self, QueryError> {
+        if sql.contains('\0') {
+            return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
         }
+        let reading = read(sql);
+        if reading.first != "copy" || reading.copies != Some(direction) {
+            let wanted = match direction {
+                CopyDirection::In => "COPY … FROM STDIN",
+                CopyDirection::Out => "COPY … TO STDOUT",
+            };
+            return Err(QueryError::Refused(format!("`sql` must be a {wanted} here")));
+        }
+        Ok(Self { sql, params: Vec::new(), types: None, format, search_path: None, reading })
+    }
+
+    /// Under which key it is prepared: the text, and where the request names them the types and the search path.
+    pub fn key(&self) -> Cow<'a, str> {
+        if self.types.is_none() && self.search_path.is_none() {
+            return self.sql.into();
+        }
+        let names = self.types.unwrap_or_default().iter().map(|name| name.as_deref().unwrap_or(""));
+        let names: Vec<&str> = names.collect();
+        format!("{}\0{}\0{}", self.sql, names.join("\0"), self.search_path.unwrap_or_default()).into()
     }
 
     /// What the session needs after it. Without `names` every call counts as somebody's own function, which may change anything.
@@ -166,6 +180,20 @@ impl<'a> Statement<'a> {
     /// What the server calls a read of this kind: `SELECT` also for `VALUES`, `TABLE` and `WITH`.
     pub fn read_command(&self) -> &'static str {
         if self.reading.first == "show" { "SHOW" } else { "SELECT" }
+    }
+
+    /// The earlier result that it refers to and that comes last, if it refers to any.
+    pub fn refers_to(&self) -> Option<usize> {
+        let refers = |value: &Value<'_>| match value {
+            Value::Ref(reference) => Some(reference.statement),
+            Value::Json(_) | Value::Text(_) => None,
+        };
+        self.params.iter().filter_map(refers).max()
+    }
+
+    /// True where a count of affected rows would miss some: it writes, and reports the rows it returns.
+    pub fn hides_its_writes(&self) -> bool {
+        self.reading.writes && !["insert", "update", "delete", "merge"].contains(&self.reading.first.as_str())
     }
 
     /// True where it runs code that may commit halfway, so that a refusal does not mean that nothing was applied.

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use tokio::time::Instant;
-use tokio_postgres::Client;
-use tokio_postgres::types::{FromSql, Type};
+
+use super::ask::{self, AskError};
+use super::channel::Channel;
 
 /// Built-in functions and keywords, less any name that also exists outside `pg_catalog`: an overload may be the one called.
 /// Beside each, whether every overload is free of effects by the server's own account. Then the functions of others that one
@@ -76,11 +76,12 @@ impl Catalog {
         held.as_ref().filter(|(read, _)| read.elapsed() < BELIEVED).map(|(_, names)| Arc::clone(names))
     }
 
-    /// Reads the names through `client`.
-    pub async fn load(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        let none: [&(dyn tokio_postgres::types::ToSql + Sync); 0] = [];
-        let rows: Vec<_> = client.query_raw(QUERY, none).await?.try_collect().await?;
-        let read = rows.iter().map(|row| (row.get::<_, Text>(0).0, row.get::<_, Text>(1).0));
+    /// Reads the names over `channel`.
+    pub async fn load(&self, channel: &mut Channel) -> Result<(), AskError> {
+        let rows = ask::rows(channel, QUERY, &[]).await?;
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let read = rows.into_iter().filter_map(|row| <[_; 2]>::try_from(row).ok());
+        let read = read.map(|[name, kind]| (text(name), text(kind)));
         let (own, builtin): (Vec<_>, Vec<_>) = read.partition(|(_, kind)| kind == "own");
         let builtin = builtin.into_iter().map(|(name, free)| (name, free == "true"));
         let names = Names::new(builtin, own.into_iter().map(|(name, _)| name));
@@ -91,18 +92,5 @@ impl Catalog {
     /// Forgets the names after a schema change.
     pub fn forget(&self) {
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-/// A value as the server prints it.
-struct Text(String);
-
-impl<'a> FromSql<'a> for Text {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(String::from_utf8_lossy(raw).into_owned()))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
     }
 }

@@ -15,14 +15,15 @@ use tokio_postgres::config::Host;
 use tokio_postgres::{CancelToken, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::observed::Observed;
 use super::tls::{self, TapTls};
-use super::wire::{Observed, Tapped};
+use super::wire::{Direct, Slot, Tapped};
 use crate::config::DatabaseUrl;
 
 /// Settings that fix how values print, so that the same value reads the same everywhere. They come with the startup
 /// message, so `RESET ALL` returns to them. `extra_float_digits` 1 prints the shortest text that reads back exactly.
 const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c bytea_output=hex \
-     -c extra_float_digits=1 -c standard_conforming_strings=on -c client_min_messages=warning";
+     -c extra_float_digits=1 -c standard_conforming_strings=on -c client_min_messages=notice";
 
 /// The longest a cancellation may take. PostgreSQL answers it by closing the socket.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,6 +44,8 @@ pub struct Dialled {
     pub client: ClientWrapper,
     /// What the tap reports to.
     pub observed: Arc<Observed>,
+    /// The stream, to be taken from the driver.
+    pub wire: Arc<dyn Direct>,
 }
 
 impl Connector {
@@ -73,23 +76,25 @@ impl Connector {
     /// handed a stream that fails with it.
     pub async fn dial(&self) -> Result<Dialled, tokio_postgres::Error> {
         let observed = Arc::new(Observed::default());
+        let slot = Slot::default();
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, format!("no session within {:?}", self.timeout));
-        match tokio::time::timeout(self.timeout, self.sign_in(&observed)).await {
+        match tokio::time::timeout(self.timeout, self.sign_in(&observed, &slot)).await {
             Ok(Ok(client)) => {
                 observed.mark_signed_in();
-                Ok(Dialled { client, observed })
+                let wire = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Ok(Dialled { client, observed, wire: wire.expect("the stream in use was put there") })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(self.fail(timed_out()).await),
         }
     }
 
-    async fn sign_in(&self, observed: &Arc<Observed>) -> Result<ClientWrapper, tokio_postgres::Error> {
+    async fn sign_in(&self, observed: &Arc<Observed>, slot: &Slot) -> Result<ClientWrapper, tokio_postgres::Error> {
         let socket = match self.socket().await {
             Ok(socket) => socket,
             Err(error) => return Err(self.fail(error).await),
         };
-        let stream = Tapped::new(socket, Arc::clone(observed));
+        let stream = Tapped::new(socket, Arc::clone(observed), Arc::clone(slot));
         let Some(make) = &self.tls else {
             let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;
             return Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))));

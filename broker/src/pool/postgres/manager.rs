@@ -50,6 +50,7 @@ impl Manager for SessionManager {
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<tokio_postgres::Error> {
+        session.channel.look();
         if !session.is_reusable() {
             return Err(RecycleError::message("the session is closed or not idle"));
         }
@@ -58,8 +59,7 @@ impl Manager for SessionManager {
         }
         let epoch = self.schema_epoch.load(Ordering::Acquire);
         if session.schema_epoch != epoch {
-            session.client.clear_type_cache();
-            session.prepared.clear();
+            session.forget_all();
             session.schema_epoch = epoch;
         }
         Ok(())

@@ -1,16 +1,24 @@
-//! One PostgreSQL session: dialling it, watching its wire, preparing on it, cancelling on it, making it clean again.
+//! One PostgreSQL session: dialling it, speaking over its wire, preparing on it, cancelling on it, making it clean again.
 
+pub mod ask;
 pub mod catalog;
+pub mod channel;
 pub mod connect;
+pub mod frame;
 pub mod manager;
+pub mod observed;
 pub mod prepared;
 pub mod reset;
+pub mod server_error;
 pub mod session;
 pub mod tap;
 pub mod tls;
+pub mod types;
 pub mod wire;
 
 pub use catalog::Catalog;
+pub use channel::{Broken, Channel};
 pub use manager::SessionManager;
-pub use prepared::{Prepared, PreparedCache};
+pub use prepared::{Prepared, PreparedCache, Shape};
+pub use server_error::ServerError;
 pub use session::{Cleanup, Session};

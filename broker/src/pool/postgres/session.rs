@@ -1,13 +1,14 @@
-//! One session as the pool keeps it: client, tap, prepared statements, age, and what it needs before it is lent again.
+//! One session as the pool keeps it: channel, driver, prepared statements, age, and what it needs before it is lent again.
 
 use std::sync::Arc;
 
 use deadpool_postgres::ClientWrapper;
 use tokio::time::Instant;
 
+use super::channel::Channel;
 use super::connect::Dialled;
-use super::prepared::PreparedCache;
-use super::wire::Observed;
+use super::observed::Observed;
+use super::prepared::{Prepared, PreparedCache};
 
 /// What a session needs before the next caller may have it. Ordered: the most thorough wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,32 +23,72 @@ pub enum Cleanup {
 
 /// One session.
 pub struct Session {
-    /// The driver's client.
+    /// The protocol, for one caller at a time.
+    pub channel: Channel,
+    /// The driver's client: what cancels, and what a lane speaks through.
     pub client: ClientWrapper,
     /// What the tap has learnt.
     pub observed: Arc<Observed>,
     /// Statements prepared on this session.
-    pub prepared: PreparedCache,
+    pub prepared: PreparedCache<Prepared>,
     /// When it was opened.
     pub opened: Instant,
-    /// Which schema epoch its type cache and statements belong to.
+    /// Which schema epoch its statements belong to.
     pub schema_epoch: u64,
+    /// Statements named so far.
+    named: u64,
+    /// Prepared, and neither kept nor closed yet: their caller uses them now, or has left.
+    loose: Vec<String>,
 }
 
 impl Session {
     /// Takes a dialled session into service.
     pub fn new(dialled: Dialled, prepared_statements: usize, schema_epoch: u64) -> Self {
         Self {
+            channel: Channel::new(dialled.wire, Arc::clone(&dialled.observed)),
             client: dialled.client,
             observed: dialled.observed,
             prepared: PreparedCache::new(prepared_statements),
             opened: Instant::now(),
             schema_epoch,
+            named: 0,
+            loose: Vec::new(),
         }
     }
 
     /// True when the next caller may have it as it is.
     pub fn is_reusable(&self) -> bool {
-        !self.client.is_closed() && self.observed.is_idle() && !self.observed.is_copying()
+        !self.channel.is_dead() && self.channel.is_idle()
+    }
+
+    /// A name that no statement on this session has had. Whoever prepares under it keeps or closes it in the end.
+    pub fn next_name(&mut self) -> String {
+        self.named += 1;
+        let name = format!("h{}", self.named);
+        self.loose.push(name.clone());
+        name
+    }
+
+    /// Keeps a statement prepared; the one it pushes out is closed along with the next exchange. So only when nothing that was
+    /// kept is about to be used.
+    pub fn keep(&mut self, key: &str, prepared: &Arc<Prepared>) {
+        self.loose.retain(|name| *name != prepared.name);
+        for gone in self.prepared.insert(key, Arc::clone(prepared)) {
+            self.channel.close_statement(&gone.name);
+        }
+    }
+
+    /// Closes, along with the next exchange, what was prepared and not kept.
+    pub fn close_loose(&mut self) {
+        for name in self.loose.drain(..) {
+            self.channel.close_statement(&name);
+        }
+    }
+
+    /// Forgets every statement: the schema has changed.
+    pub fn forget_all(&mut self) {
+        for gone in self.prepared.clear() {
+            self.channel.close_statement(&gone.name);
+        }
     }
 }

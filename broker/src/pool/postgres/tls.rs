@@ -55,15 +55,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: TlsConnect<S> + Send + 'static,
     T::Future: Send,
-    T::Stream: Send,
+    T::Stream: Send + 'static,
 {
     type Stream = Tapped<T::Stream>;
     type Error = T::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Stream, Self::Error>> + Send>>;
 
     fn connect(self, stream: Tapped<S>) -> Self::Future {
-        let (stream, observed) = stream.into_parts();
-        Box::pin(async move { Ok(Tapped::new(self.0.connect(stream).await?, observed)) })
+        let (stream, observed, slot) = stream.into_parts();
+        Box::pin(async move { Ok(Tapped::new(self.0.connect(stream).await?, observed, slot)) })
     }
 }
 

@@ -1,171 +1,135 @@
-//! The stream that carries the tap, and what the tap has learnt, for whoever holds the connection.
+//! The stream to the server. It is the driver's while the driver signs in, and on lanes; else a [`Channel`](super::Channel)
+//! has it, and the driver waits.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
+use tokio_util::io::poll_read_buf;
 
-use super::tap::{Backend, Event, Frontend};
+use super::observed::Observed;
+use super::tap::{Backend, Frontend};
 
 /// How much may wait for the socket before the driver has to wait. Unit: bytes.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What a connection's tap has learnt. Shared between the stream and the session that owns the connection.
-#[derive(Debug, Default)]
-pub struct Observed {
-    /// `ReadyForQuery` messages owed by the server for all that was handed to the stream.
-    ready_due: AtomicU64,
-    ready_seen: AtomicU64,
-    status: AtomicU8,
-    sent_bytes: AtomicU64,
-    /// After sign-in: a setting the server reports has changed, so the session is not as it was made.
-    setting_changed: AtomicBool,
-    signed_in: AtomicBool,
-    copying: AtomicBool,
-    /// Many callers at once: a tag would be anybody's, so none is kept.
-    shared: AtomicBool,
-    /// Tags since the last [`Observed::begin`]; the lock is held for a push or a take.
-    tags: Mutex<Vec<String>>,
-    became_ready: Notify,
+/// The stream, for whoever holds the session in place of the driver. Poll methods take the caller's waker.
+pub trait Direct: Send + Sync {
+    /// Takes the stream from the driver. Only while the driver owes nothing and is owed nothing.
+    fn take(&self);
+    /// Gives the stream back to the driver.
+    fn give_back(&self);
+    /// Writes from the front of `bytes` until they are all written and flushed.
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<()>>;
+    /// Reads what is there into `bytes`' spare room. 0: the server has closed the stream.
+    fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<usize>>;
 }
 
-impl Observed {
-    /// From now on many callers share the session, and its tags are not kept.
-    pub fn share(&self) {
-        self.shared.store(true, Ordering::Relaxed);
-    }
+/// Where the stream in use can be had from the side, once the driver has signed in.
+pub type Slot = Arc<Mutex<Option<Arc<dyn Direct>>>>;
 
-    /// True when many callers share the session.
-    pub fn is_shared(&self) -> bool {
-        self.shared.load(Ordering::Relaxed)
-    }
-
-    /// Starts a new exchange: forgets the tags of the one before.
-    pub fn begin(&self) {
-        self.tags().clear();
-    }
-
-    /// The command tags since [`Observed::begin`], in order.
-    pub fn take_tags(&self) -> Vec<String> {
-        std::mem::take(&mut *self.tags())
-    }
-
-    /// True when a command tag has come since [`Observed::begin`]: its transaction may have been committed.
-    pub fn has_completed(&self) -> bool {
-        !self.tags().is_empty()
-    }
-
-    /// True when the session was in no transaction at the last `ReadyForQuery`. A `Close` of the driver's may still be on its way;
-    /// it disturbs nobody.
-    pub fn is_idle(&self) -> bool {
-        self.status() == b'I'
-    }
-
-    /// True when every request is answered, whatever the transaction status.
-    pub fn is_quiet(&self) -> bool {
-        self.ready_seen.load(Ordering::Acquire) >= self.ready_due.load(Ordering::Acquire)
-    }
-
-    /// The status of the last `ReadyForQuery`: `I`, `T` or `E`.
-    pub fn status(&self) -> u8 {
-        self.status.load(Ordering::Acquire)
-    }
-
-    /// Answers that the server owes.
-    pub fn answers_due(&self) -> u64 {
-        self.ready_due.load(Ordering::Acquire).saturating_sub(self.ready_seen.load(Ordering::Acquire))
-    }
-
-    /// Waits until every request is answered. Cancel safe.
-    pub async fn quiet(&self) {
-        loop {
-            let notified = self.became_ready.notified();
-            if self.is_quiet() {
-                return;
-            }
-            notified.await;
-        }
-    }
-
-    /// Bytes that the socket has taken.
-    pub fn sent_bytes(&self) -> u64 {
-        self.sent_bytes.load(Ordering::Acquire)
-    }
-
-    /// Everything the server reports from now on is a change by a statement.
-    pub fn mark_signed_in(&self) {
-        self.signed_in.store(true, Ordering::Release);
-    }
-
-    /// True when a reported setting has changed since the last call.
-    pub fn take_setting_changed(&self) -> bool {
-        self.setting_changed.swap(false, Ordering::AcqRel)
-    }
-
-    /// True when a COPY has begun on this connection; it never leaves that state cleanly through `/query`.
-    pub fn is_copying(&self) -> bool {
-        self.copying.load(Ordering::Acquire)
-    }
-
-    fn note(&self, event: Event) {
-        match event {
-            Event::Ready(status) => {
-                self.status.store(status, Ordering::Release);
-                self.ready_seen.fetch_add(1, Ordering::AcqRel);
-                self.became_ready.notify_waiters();
-            }
-            Event::Complete(tag) if !self.shared.load(Ordering::Relaxed) => self.tags().push(tag),
-            // `in_hot_standby` changes by itself when a replica is promoted.
-            Event::Parameter(name, _) if self.signed_in.load(Ordering::Acquire) && name != "in_hot_standby" => {
-                self.setting_changed.store(true, Ordering::Release);
-            }
-            Event::Copy => self.copying.store(true, Ordering::Release),
-            Event::Complete(_) | Event::Parameter(..) | Event::Error => {}
-        }
-    }
-
-    fn tags(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.tags.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// A stream to the server with the tap in it.
-#[derive(Debug)]
+/// The driver's end of a stream to the server, with the tap in it.
 pub struct Tapped<S> {
+    shared: Arc<Shared<S>>,
+    slot: Slot,
+}
+
+struct Shared<S> {
+    /// Locked for one poll.
+    inner: Mutex<Inner<S>>,
+    observed: Arc<Observed>,
+}
+
+struct Inner<S> {
     stream: S,
     frontend: Frontend,
     backend: Backend,
     /// Rewritten bytes that the socket has not taken yet; `written` of them it has.
     pending: Vec<u8>,
     written: usize,
-    observed: Arc<Observed>,
+    /// Not the driver's now.
+    taken: bool,
+    /// The driver's, when it found the stream taken.
+    waiting: Option<Waker>,
 }
 
-impl<S> Tapped<S> {
-    /// Puts a tap on `stream`.
-    pub fn new(stream: S, observed: Arc<Observed>) -> Self {
-        Self {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Tapped<S> {
+    /// Puts a tap on `stream`, and tells `slot` of it.
+    pub fn new(stream: S, observed: Arc<Observed>, slot: Slot) -> Self {
+        let inner = Inner {
             stream,
             frontend: Frontend::new(),
             backend: Backend::default(),
             pending: Vec::new(),
             written: 0,
-            observed,
-        }
+            taken: false,
+            waiting: None,
+        };
+        let shared = Arc::new(Shared { inner: Mutex::new(inner), observed });
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&shared) as Arc<dyn Direct>);
+        Self { shared, slot }
     }
 
-    /// The stream without its tap, for the TLS handshake, and what the tap reports to.
-    pub fn into_parts(self) -> (S, Arc<Observed>) {
-        (self.stream, self.observed)
+    /// The stream without its tap, for the TLS handshake, and what is needed to tap what comes of it.
+    pub fn into_parts(self) -> (S, Arc<Observed>, Slot) {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let observed = Arc::clone(&self.shared.observed);
+        let shared = Arc::into_inner(self.shared).expect("the slot had the only other handle");
+        (shared.inner.into_inner().unwrap_or_else(PoisonError::into_inner).stream, observed, self.slot)
     }
 }
 
-impl<S: AsyncWrite + Unpin> Tapped<S> {
+impl<S> Shared<S> {
+    fn inner(&self) -> MutexGuard<'_, Inner<S>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The driver's turn at the stream; pending while somebody else has it.
+    fn for_driver(&self, cx: &Context<'_>) -> Poll<MutexGuard<'_, Inner<S>>> {
+        let mut inner = self.inner();
+        if inner.taken {
+            inner.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(inner)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Direct for Shared<S> {
+    fn take(&self) {
+        self.inner().taken = true;
+    }
+
+    fn give_back(&self) {
+        let mut inner = self.inner();
+        inner.taken = false;
+        if let Some(driver) = inner.waiting.take() {
+            driver.wake();
+        }
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<()>> {
+        let stream = &mut self.inner().stream;
+        while !bytes.is_empty() {
+            let n = ready!(Pin::new(&mut *stream).poll_write(cx, bytes))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            bytes.advance(n);
+        }
+        Pin::new(stream).poll_flush(cx)
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut self.inner().stream), cx, bytes)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Inner<S> {
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
             let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.pending[self.written..]))?;
@@ -173,7 +137,6 @@ impl<S: AsyncWrite + Unpin> Tapped<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += n;
-            self.observed.sent_bytes.fetch_add(n as u64, Ordering::AcqRel);
         }
         self.pending.clear();
         self.written = 0;
@@ -182,52 +145,55 @@ impl<S: AsyncWrite + Unpin> Tapped<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut inner = ready!(self.shared.for_driver(cx));
         // The driver writes its request for TLS and reads the answer without a flush in between.
-        if !self.pending.is_empty()
-            && let Poll::Ready(Err(error)) = self.drain(cx)
+        if !inner.pending.is_empty()
+            && let Poll::Ready(Err(error)) = inner.drain(cx)
         {
             return Poll::Ready(Err(error));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let this = &mut *self;
-        if this.frontend.take_tls_request() {
-            this.backend.expect_tls_answer();
+        ready!(Pin::new(&mut inner.stream).poll_read(cx, buf))?;
+        if inner.frontend.take_tls_request() {
+            inner.backend.expect_tls_answer();
         }
-        this.backend.watch(&buf.filled()[before..], |event| this.observed.note(event));
+        inner.backend.watch(&buf.filled()[before..], |event| self.shared.observed.note(event));
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.pending.len() >= WRITE_BUFFER_BYTES {
-            ready!(self.drain(cx))?;
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = ready!(self.shared.for_driver(cx));
+        if inner.pending.len() >= WRITE_BUFFER_BYTES {
+            ready!(inner.drain(cx))?;
         }
         let n = buf.len().min(WRITE_BUFFER_BYTES);
-        let start = self.pending.len();
-        let this = &mut *self;
-        this.pending.extend_from_slice(&buf[..n]);
-        this.frontend.rewrite(&mut this.pending[start..]);
-        this.observed.ready_due.store(this.frontend.ready_due(), Ordering::Release);
+        let start = inner.pending.len();
+        let inner = &mut *inner;
+        inner.pending.extend_from_slice(&buf[..n]);
+        inner.frontend.rewrite(&mut inner.pending[start..]);
+        self.shared.observed.owe(inner.frontend.ready_due());
         Poll::Ready(Ok(n))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.drain(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = ready!(self.shared.for_driver(cx));
+        ready!(inner.drain(cx))?;
+        Pin::new(&mut inner.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.drain(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = ready!(self.shared.for_driver(cx));
+        ready!(inner.drain(cx))?;
+        Pin::new(&mut inner.stream).poll_shutdown(cx)
     }
 }
 
 impl<S: TlsStream + Unpin> TlsStream for Tapped<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        self.stream.channel_binding()
+        self.shared.inner().stream.channel_binding()
     }
 }
 
@@ -237,10 +203,14 @@ mod tests {
 
     use super::*;
 
+    fn tapped<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, observed: &Arc<Observed>) -> Tapped<S> {
+        Tapped::new(stream, Arc::clone(observed), Slot::default())
+    }
+
     #[tokio::test]
     async fn a_read_sends_what_was_written_without_a_flush() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut tapped = Tapped::new(near, Arc::new(Observed::default()));
+        let mut tapped = tapped(near, &Arc::default());
         let server = tokio::spawn(async move {
             far.read_exact(&mut [0; 8]).await.expect("the request for TLS arrives");
             far.write_all(b"N").await.expect("answers");
@@ -254,7 +224,7 @@ mod tests {
     async fn a_socket_that_takes_one_byte_at_a_time_still_gets_the_whole_message() {
         let (near, mut far) = tokio::io::duplex(1);
         let observed = Arc::new(Observed::default());
-        let mut tapped = Tapped::new(near, Arc::clone(&observed));
+        let mut tapped = tapped(near, &observed);
         let message = [&[0, 0, 0, 9, 0, 3, 0, 0, 0][..], b"S\0\0\0\x04"].concat();
         let sent = message.clone();
         let writer = tokio::spawn(async move {
@@ -266,11 +236,31 @@ mod tests {
         far.read_exact(&mut seen).await.expect("reads");
         assert_eq!(seen, message);
         let mut tapped = writer.await.expect("ends");
-        assert!(!observed.is_quiet(), "a Sync is out and unanswered");
+        assert_eq!(observed.answers_due(), 1, "a Sync is out and unanswered");
         let answer = tokio::spawn(async move { far.write_all(b"Z\0\0\0\x05T").await });
         tapped.read_exact(&mut [0; 6]).await.expect("reads");
         answer.await.expect("ends").expect("writes");
-        assert!(observed.is_quiet());
-        assert!(!observed.is_idle(), "in a transaction");
+        assert_eq!(observed.answers_due(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_driver_waits_while_the_stream_is_taken() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let slot = Slot::default();
+        let mut tapped = Tapped::new(near, Arc::default(), Arc::clone(&slot));
+        let direct = slot.lock().expect("not poisoned").take().expect("is there");
+        direct.take();
+        far.write_all(b"for whoever has it").await.expect("writes");
+        let driver = tokio::spawn(async move {
+            let mut seen = [0; 5];
+            tapped.read_exact(&mut seen).await.expect("reads");
+            seen
+        });
+        let mut seen = BytesMut::with_capacity(18);
+        std::future::poll_fn(|cx| direct.poll_read(cx, &mut seen)).await.expect("reads");
+        assert_eq!(seen, &b"for whoever has it"[..]);
+        direct.give_back();
+        far.write_all(b"later").await.expect("writes");
+        assert_eq!(driver.await.expect("ends"), *b"later");
     }
 }

@@ -1,8 +1,13 @@
 use super::*;
 
-fn request(sql: &str) -> QueryRequest<'_> {
-    let empty: QueryRequest<'_> = serde_json::from_str(r#"{"sql": ""}"#).expect("an empty request reads");
-    QueryRequest { sql: sql.into(), ..empty }
+const FORMAT: Format = Format {
+    rows: hearth_client::wire::RowShape::Object,
+    values: hearth_client::wire::ValueFormat::Json,
+    int8: hearth_client::wire::Int8Format::String,
+};
+
+fn read_one(sql: &str) -> Result<Statement<'_>, QueryError> {
+    Statement::new(sql, Vec::new(), None, FORMAT)
 }
 
 fn names() -> Names {
@@ -24,11 +29,11 @@ fn names() -> Names {
 }
 
 fn cleanup(sql: &str) -> Cleanup {
-    Statement::new(&request(sql)).unwrap_or_else(|_| panic!("{sql} is refused")).cleanup(Some(&names()))
+    read_one(sql).unwrap_or_else(|_| panic!("{sql} is refused")).cleanup(Some(&names()))
 }
 
 fn is_pure(sql: &str) -> bool {
-    Statement::new(&request(sql)).unwrap_or_else(|_| panic!("{sql} is refused")).is_pure_read(Some(&names()))
+    read_one(sql).unwrap_or_else(|_| panic!("{sql} is refused")).is_pure_read(Some(&names()))
 }
 
 #[test]
@@ -104,9 +109,9 @@ fn what_cannot_run_alone_is_refused_with_the_way_to_go() {
         "prepare transaction 'x'",
         "select lastval()",
     ] {
-        assert!(matches!(Statement::new(&request(sql)), Err(QueryError::Refused(_))), "{sql}");
+        assert!(matches!(read_one(sql), Err(QueryError::Refused(_))), "{sql}");
     }
-    assert!(matches!(Statement::new(&request("select '\0'")), Err(QueryError::Refused(_))));
+    assert!(matches!(read_one("select '\0'"), Err(QueryError::Refused(_))));
 }
 
 #[test]
@@ -138,4 +143,24 @@ fn a_statement_of_nothing_but_parentheses_is_read_in_little_room() {
     assert_eq!(cleanup(&sql), Cleanup::Reset);
     let sql = format!("select {}", "f(".repeat(100_000));
     assert_eq!(cleanup(&sql), Cleanup::Reset);
+}
+
+#[test]
+fn only_a_copy_of_the_right_direction_is_one() {
+    for (sql, direction) in [
+        ("COPY t FROM STDIN", Some(CopyDirection::In)),
+        ("copy t (a, b) from stdin with (format csv, header)", Some(CopyDirection::In)),
+        ("COPY t TO STDOUT (FORMAT csv)", Some(CopyDirection::Out)),
+        ("copy (select 'from stdin' as x from y) to stdout", Some(CopyDirection::Out)),
+        ("COPY t FROM '/etc/passwd'", None),
+        ("COPY t FROM PROGRAM 'stdin'", None),
+        ("COPY t TO '/tmp/x' -- to stdout", None),
+        ("COPY (select * from stdin) TO '/tmp/x'", None),
+        ("select 1", None),
+        ("insert into t select * from stdin", None),
+    ] {
+        for wanted in [CopyDirection::In, CopyDirection::Out] {
+            assert_eq!(Statement::copy(sql, wanted, FORMAT).is_ok(), direction == Some(wanted), "{sql}");
+        }
+    }
 }

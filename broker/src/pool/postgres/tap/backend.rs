@@ -1,21 +1,15 @@
 //! Bytes from the server to the driver.
 
-/// The longest body kept for reading. Tags are far shorter; a longer parameter value is noted by its beginning.
-const KEEP_BYTES: usize = 256;
+/// The longest name kept for reading. Names of settings are far shorter.
+const KEEP_BYTES: usize = 128;
 
 /// What the server said that the driver does not pass on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// `ReadyForQuery`: `I` idle, `T` in a transaction, `E` in a failed one.
-    Ready(u8),
-    /// `CommandComplete` with its tag, for example `INSERT 0 1`.
-    Complete(String),
-    /// `ParameterStatus`: name and value, as far as kept.
-    Parameter(String, String),
-    /// `ErrorResponse` went by.
-    Error,
-    /// `CopyInResponse`, `CopyOutResponse` or `CopyBothResponse` went by.
-    Copy,
+    /// `ReadyForQuery`: one request is answered.
+    Ready,
+    /// `ParameterStatus`: the setting's name, as far as kept.
+    Parameter(String),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +18,8 @@ enum State {
     TlsAnswer,
     /// In the five bytes before a message's body.
     Header { seen: u8, kind: u8, length: u32 },
-    /// In a body; kept if `keep`.
-    Body { kind: u8, left: u32, keep: bool },
+    /// In a body.
+    Body { kind: u8, left: u32 },
 }
 
 const HEADER: State = State::Header { seen: 0, kind: 0, length: 0 };
@@ -75,51 +69,40 @@ impl Backend {
                     }
                     1
                 }
-                State::Body { kind, left, keep } => self.in_body(bytes, kind, left, keep, &mut note),
+                State::Body { kind, left } => self.in_body(bytes, kind, left, &mut note),
             };
             bytes = &bytes[used..];
         }
     }
 
     fn begin_body(&mut self, kind: u8, left: u32, note: &mut impl FnMut(Event)) {
-        match kind {
-            b'E' => note(Event::Error),
-            b'G' | b'H' | b'W' => note(Event::Copy),
-            _ => {}
+        self.state = if left == 0 { HEADER } else { State::Body { kind, left } };
+        if left == 0 && kind == b'Z' {
+            note(Event::Ready);
         }
-        self.state =
-            if left == 0 { HEADER } else { State::Body { kind, left, keep: matches!(kind, b'Z' | b'C' | b'S') } };
     }
 
-    fn in_body(&mut self, bytes: &[u8], kind: u8, left: u32, keep: bool, note: &mut impl FnMut(Event)) -> usize {
+    fn in_body(&mut self, bytes: &[u8], kind: u8, left: u32, note: &mut impl FnMut(Event)) -> usize {
         let used = bytes.len().min(left as usize);
-        if keep {
+        if kind == b'S' {
             let room = KEEP_BYTES.saturating_sub(self.body.len());
             self.body.extend_from_slice(&bytes[..used.min(room)]);
         }
         let left = left - u32::try_from(used).expect("a piece is no longer than what is left of its message");
         if left > 0 {
-            self.state = State::Body { kind, left, keep };
+            self.state = State::Body { kind, left };
             return used;
         }
         self.state = HEADER;
-        if keep {
-            match kind {
-                b'Z' => note(Event::Ready(self.body[0])),
-                b'C' => note(Event::Complete(text(&self.body))),
-                _ => {
-                    let mut parts = self.body.split(|b| *b == 0);
-                    let name = parts.next().map(text).unwrap_or_default();
-                    note(Event::Parameter(name, parts.next().map(text).unwrap_or_default()));
-                }
+        match kind {
+            b'Z' => note(Event::Ready),
+            b'S' => {
+                let end = memchr::memchr(0, &self.body).unwrap_or(self.body.len());
+                note(Event::Parameter(String::from_utf8_lossy(&self.body[..end]).into_owned()));
+                self.body.clear();
             }
-            self.body.clear();
+            _ => {}
         }
         used
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

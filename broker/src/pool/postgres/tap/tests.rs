@@ -111,12 +111,11 @@ proptest! {
             tap.watch(&piece, |event| split.push(event));
         }
         prop_assert_eq!(&whole, &split);
-        let ready = whole.iter().filter(|event| matches!(event, Event::Ready(_))).count();
+        let ready = whole.iter().filter(|event| **event == Event::Ready).count();
         prop_assert_eq!(ready, bodies.iter().filter(|(choice, _)| choice % 6 == 0).count());
         let as_sent = |event: &Event| match event {
-            Event::Complete(tag) => tag == "INSERT 0 1",
-            Event::Parameter(name, value) => name == "TimeZone" && value == "UTC",
-            _ => true,
+            Event::Parameter(name) => name == "TimeZone",
+            Event::Ready => true,
         };
         prop_assert!(whole.iter().all(as_sent));
     }
@@ -138,5 +137,5 @@ fn the_answer_to_a_tls_request_is_no_message() {
     let mut events = Vec::new();
     tap.expect_tls_answer();
     tap.watch(b"NZ\0\0\0\x05I", |event| events.push(event));
-    assert_eq!(events, [Event::Ready(b'I')]);
+    assert_eq!(events, [Event::Ready]);
 }

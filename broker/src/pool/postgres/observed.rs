@@ -1,0 +1,55 @@
+//! What the tap on the driver's stream has learnt, for whoever holds the session.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::tap::Event;
+
+/// What a session's stream has told while the driver had it; of settings, also while a channel had it.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// `ReadyForQuery` messages owed by the server for all that the driver has written.
+    ready_due: AtomicU64,
+    ready_seen: AtomicU64,
+    /// After sign-in: a setting the server reports has changed, so the session is not as it was made.
+    setting_changed: AtomicBool,
+    signed_in: AtomicBool,
+}
+
+impl Observed {
+    /// Answers that the server owes the driver.
+    pub fn answers_due(&self) -> u64 {
+        self.ready_due.load(Ordering::Acquire).saturating_sub(self.ready_seen.load(Ordering::Acquire))
+    }
+
+    /// Everything the server reports from now on is a change by a statement.
+    pub fn mark_signed_in(&self) {
+        self.signed_in.store(true, Ordering::Release);
+    }
+
+    /// True when a reported setting has changed since the last call.
+    pub fn take_setting_changed(&self) -> bool {
+        self.setting_changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// The driver has written requests for so many `ReadyForQuery` in all.
+    pub(super) fn owe(&self, ready: u64) {
+        self.ready_due.store(ready, Ordering::Release);
+    }
+
+    pub(super) fn note(&self, event: Event) {
+        match event {
+            Event::Ready => {
+                self.ready_seen.fetch_add(1, Ordering::AcqRel);
+            }
+            Event::Parameter(name) => self.note_parameter(name.as_bytes()),
+        }
+    }
+
+    /// The server has reported a setting.
+    pub(super) fn note_parameter(&self, name: &[u8]) {
+        // `in_hot_standby` changes by itself when a replica is promoted.
+        if self.signed_in.load(Ordering::Acquire) && name != b"in_hot_standby" {
+            self.setting_changed.store(true, Ordering::Release);
+        }
+    }
+}
