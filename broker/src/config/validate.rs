@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::hex::sha256_from_hex;
 
-use super::{CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, ServerConfig, TenantConfig};
+use super::{CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, ServerConfig, TenantConfig, statement};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -65,6 +65,9 @@ fn database_section(name: &str, database: &DatabaseConfig, faults: &mut Vec<Faul
     range(path("pool.connect_timeout"), pool.connect_timeout, Duration::from_millis(10)..=MINUTE, faults);
     range(path("pool.max_lifetime"), pool.max_lifetime, Duration::from_secs(1)..=7 * 24 * HOUR, faults);
     range(path("pool.prepared_statements"), pool.prepared_statements, 0..=10_000, faults);
+    for (name, named) in &database.statements {
+        statement::check(&path(&format!("statements.{name}")), name, named, faults);
+    }
 }
 
 fn cache_section(name: &str, cache: &CacheConfig, faults: &mut Vec<Fault>) {
@@ -137,7 +140,7 @@ fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, fa
     }
 }
 
-fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) {
+pub(super) fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
         faults.push(Fault::new(path, "a name is 1 to 63 letters, digits, `_` or `-`, since it stands in addresses"));
@@ -148,7 +151,7 @@ fn is_sha256(text: &str) -> bool {
     sha256_from_hex(text).is_some()
 }
 
-fn range<T: PartialOrd + Debug + Copy>(
+pub(super) fn range<T: PartialOrd + Debug + Copy>(
     path: impl Into<String>,
     value: T,
     allowed: RangeInclusive<T>,
