@@ -9,6 +9,7 @@ pub mod log;
 mod placeholders;
 pub mod secret;
 pub mod server;
+pub mod setting;
 pub mod statement;
 pub mod tenant;
 pub mod units;

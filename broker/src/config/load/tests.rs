@@ -160,6 +160,41 @@ fn statements_and_their_parameters_must_fit() {
     assert_eq!(told.lines().count(), 7, "and nothing else:\n{told}");
 }
 
+#[test]
+fn a_key_may_be_held_to_statements_that_its_tenant_has() {
+    let named = GOOD.to_owned()
+        + "[databases.app.statements]\nget_user = { sql = \"SELECT 1\" }\n[databases.two]\nurl = \"postgres://u@h/d\"\nstatements = { other = { sql = \"SELECT 1\" } }\n";
+    let held = |list: &str| named.replace("scopes =", &format!("statements = {list}, scopes ="));
+    let config = load_text(&held("[\"get_user\"]"), std::iter::empty()).expect("reads");
+    assert_eq!(config.tenants["acme"].keys[0].statements.as_deref(), Some(&["get_user".to_owned()][..]));
+    for (text, path) in [
+        (held("[\"get_user\", \"other\"]"), "statements[1]: no database"),
+        (held("[]"), "statements: names none"),
+        (held("[\"get_user\"]").replace("\"sql:read\", ", ""), "statements: means nothing"),
+    ] {
+        let told = faults(&text).join("\n");
+        assert!(told.contains(&format!("tenants.acme.keys[0].{path}")), "{path} in:\n{told}");
+    }
+}
+
+#[test]
+fn settings_and_limits_are_held_to_what_works() {
+    let text = GOOD.replace("max_timeout = \"2m\"", "stream_timeout = \"25h\", max_batch = 0")
+        + "settings = [\"app.*\", \"DateStyle\", \"*\"]\n[server]\nreader_timeout = \"11m\"\n";
+    let told = faults(&text).join("\n");
+    for path in [
+        "limits.stream_timeout",
+        "limits.max_batch",
+        "settings[1]: `DateStyle` must stay",
+        "settings[2]: `*` is neither",
+    ] {
+        assert!(told.contains(&format!("tenants.acme.{path}")), "{path} in:\n{told}");
+    }
+    assert!(told.contains("server.reader_timeout") && !told.contains("settings[0]"), "{told}");
+    let limits = &load_text(GOOD, std::iter::empty()).expect("reads").tenants["acme"].limits;
+    assert_eq!((limits.stream_timeout.as_secs(), limits.max_batch), (600, 100));
+}
+
 const DATABASE: &str = "[databases.app]\nurl = \"postgres://app_rw@127.0.0.1:5432/app\"\n";
 
 /// A folder with `sql/` in it, gone when the test ends.
