@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::hex::sha256_from_hex;
 use crate::base::{BackendName, Deadline, KeyId};
-use crate::config::{Config, ConfigError, Fault, KeyConfig, Scope, ServerConfig};
+use crate::config::{Config, ConfigError, Fault, KeyConfig, NamedStatement, Scope, ServerConfig};
 use crate::observe::Metrics;
 use crate::pool::{Cache, Database};
 use crate::query::Habits;
@@ -21,6 +21,8 @@ pub struct Broker {
     pub server: ServerConfig,
     /// Databases by name.
     pub databases: BTreeMap<BackendName, Arc<Database>>,
+    /// The named statements of each database.
+    pub statements: BTreeMap<BackendName, BTreeMap<String, NamedStatement>>,
     /// What is known of each database's statements.
     pub habits: BTreeMap<BackendName, Habits>,
     /// Caches by name.
@@ -43,6 +45,8 @@ pub struct Key {
     pub tenant: Arc<Tenant>,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// The only named statements it may run; `None`: all, and any SQL.
+    pub statements: Option<Arc<[String]>>,
     /// After which it is refused.
     pub expires: Option<Timestamp>,
 }
@@ -67,6 +71,7 @@ impl Broker {
         }
         Ok(Arc::new(Self {
             server: config.server.clone(),
+            statements: statements(config),
             habits: databases.keys().map(|name| (name.clone(), Habits::default())).collect(),
             databases,
             caches,
@@ -92,6 +97,11 @@ impl Broker {
         }
     }
 
+    /// A named statement of a database.
+    pub fn statement(&self, database: &BackendName, name: &str) -> Option<&NamedStatement> {
+        self.statements.get(database)?.get(name)
+    }
+
     /// True from the moment the broker begins to drain.
     pub fn is_draining(&self) -> bool {
         self.requests.is_closed()
@@ -114,8 +124,9 @@ fn databases(
     metrics: &Metrics,
     fault: &mut impl FnMut(String, String),
 ) -> BTreeMap<BackendName, Arc<Database>> {
-    // The backstop in the server is the longest deadline that any tenant of the broker may ask for.
-    let longest = config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_mins(1));
+    // The backstop in the server is the longest deadline that any tenant of the broker may ask for, a stream's included.
+    let limits = config.tenants.values().map(|tenant| &tenant.limits);
+    let longest = limits.map(|l| l.max_timeout.max(l.stream_timeout)).max().unwrap_or(Duration::from_mins(1));
     let mut made = BTreeMap::new();
     for (name, database) in &config.databases {
         let id = BackendName::new(name);
@@ -143,8 +154,18 @@ fn caches(
     made
 }
 
+fn statements(config: &Config) -> BTreeMap<BackendName, BTreeMap<String, NamedStatement>> {
+    config.databases.iter().map(|(name, database)| (BackendName::new(name), database.statements.clone())).collect()
+}
+
 fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {
-    Key { sha256: hash(&key.sha256), tenant: Arc::clone(tenant), scopes: key.scopes.clone(), expires: key.expires }
+    Key {
+        sha256: hash(&key.sha256),
+        tenant: Arc::clone(tenant),
+        scopes: key.scopes.clone(),
+        statements: key.statements.as_deref().map(Arc::from),
+        expires: key.expires,
+    }
 }
 
 fn hash(text: &str) -> [u8; 32] {

@@ -1,5 +1,6 @@
 //! Who is let in, to what, and how often.
 
+use hearth_broker::cli::key::NewKey;
 use hearth_tests::{Options, Stack, eventually};
 use serde_json::json;
 
@@ -57,6 +58,27 @@ async fn whoami_tells_rights_limits_and_usage() {
     );
     assert_eq!(answer.body["usage"]["in_flight"], 0);
     assert!(!answer.text.contains(stack.reader.split_once('.').expect("two halves").1), "no secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoami_tells_which_named_statements_a_key_may_run() {
+    let held = NewKey::random();
+    let more = format!(
+        "[databases.app.statements]\nadd = {{ sql = \"SELECT 1\" }}\nget_user = {{ sql = \"SELECT 2\" }}\n\
+         [tenants.held]\ndatabases = [\"app\"]\nkeys = [{{ id = \"{}\", sha256 = \"{}\", scopes = [\"sql:read\"], statements = [\"get_user\"] }}]\n",
+        held.id, held.sha256
+    );
+    let stack = Stack::with(Options { more, ..Options::default() }).await;
+    let held = held.token();
+    for (key, told) in [
+        (&stack.key, json!({"app": ["add", "get_user"]})),
+        (&held, json!({"app": ["get_user"]})),
+        (&stack.redis_only, json!({})),
+        (&stack.other, json!({})),
+    ] {
+        let answer = stack.send(stack.get("/v1/whoami").bearer_auth(key)).await;
+        assert_eq!(answer.body["statements"], told, "{}", answer.text);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

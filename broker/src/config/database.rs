@@ -1,11 +1,12 @@
 //! `[databases.NAME]`: one PostgreSQL database and its pool.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Secret, units};
+use super::{NamedStatement, Secret, units};
 
 /// One PostgreSQL database.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -19,6 +20,15 @@ pub struct DatabaseConfig {
     /// How many connections.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// Statements that callers run by name: `POST /v1/db/{database}/statements/{name}`. A name is 1 to 63 letters, digits,
+    /// `_` or `-`.
+    #[serde(default)]
+    pub statements: BTreeMap<String, NamedStatement>,
+    /// A folder of `NAME.sql` files, one statement each, as if they stood under `statements`. Comment lines at the top of
+    /// a file may say `-- params: id, since`, `-- read_only: true`, `-- max_age: 10s` and `-- description: …`; they are not
+    /// sent to the server. Relative to the configuration file's folder (without a file: the working directory); folders
+    /// inside it and names that begin with a dot are passed over. Read once, when the configuration is.
+    pub statements_dir: Option<String>,
 }
 
 /// How many connections, and how long they live.

@@ -34,8 +34,14 @@ pub fn markdown() -> String {
 
 fn fields(out: &mut String, schema: &Value, object: &Value, prefix: &str) {
     for (name, field) in object["properties"].as_object().into_iter().flatten() {
-        let inner = resolve(schema, if field["items"].is_object() { &field["items"] } else { field });
-        let dots = if field["items"].is_object() { format!("{prefix}{name}[].") } else { format!("{prefix}{name}.") };
+        let (inner, dots) = if field["items"].is_object() {
+            (&field["items"], format!("{prefix}{name}[]."))
+        } else if field["additionalProperties"].is_object() {
+            (&field["additionalProperties"], format!("{prefix}{name}.NAME."))
+        } else {
+            (field, format!("{prefix}{name}."))
+        };
+        let inner = resolve(schema, inner);
         writeln!(out, "- **`{prefix}{name}`** — {}", text(field)).expect("writing to a string does not fail");
         if inner["properties"].is_object() {
             fields(out, schema, inner, &dots);

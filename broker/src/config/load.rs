@@ -1,11 +1,12 @@
 //! From a TOML file and the environment to a [`Config`], with every fault at once.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Fault, validate::validate};
+use super::{Config, ConfigError, Fault, NamedStatement, folder, validate::validate};
 
 /// Environment variables that override the file start so: `HEARTH__SERVER__LISTEN=0.0.0.0:8432`.
 const ENV_PREFIX: &str = "HEARTH__";
@@ -16,7 +17,7 @@ const ENV_TEXT: &str = "HEARTH_CONFIG_TOML";
 pub fn load_file(path: &Path) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.display().to_string(), source })?;
-    load_text(&text, std::env::vars())
+    load_below(path.parent().unwrap_or(Path::new("")), &text, std::env::vars())
 }
 
 /// Reads the configuration from `HEARTH_CONFIG_TOML`; `None` when that is not set.
@@ -26,12 +27,17 @@ pub fn load_env_text() -> Option<Result<Config, ConfigError>> {
 
 /// Reads TOML text, lays `env` over it, and checks the whole.
 pub fn load_text(text: &str, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    load_below(Path::new(""), text, env)
+}
+
+/// As [`load_text`]; relative paths in the text begin at `base`.
+fn load_below(base: &Path, text: &str, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
     let mut table: Table = text
         .parse()
         .map_err(|error: toml::de::Error| ConfigError::Invalid(vec![Fault::new("", syntax(text, &error))]))?;
     overlay(&mut table, env);
     let mut faults = Vec::new();
-    let config = read(table, &mut faults);
+    let config = read(table, base, &mut faults);
     // Checks of meaning would repeat what a section that did not even read has said already.
     if faults.is_empty() {
         validate(&config, &mut faults);
@@ -86,33 +92,50 @@ fn set(table: &mut Table, path: &[String], value: Value) {
 }
 
 /// Reads each section by itself, so that a fault in one hides none in another.
-fn read(mut table: Table, faults: &mut Vec<Fault>) -> Config {
-    let config = Config {
+fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
+    let mut statements = statements(&mut table, base, faults);
+    let mut config = Config {
         server: table
             .remove("server")
             .map_or_else(Default::default, |v| section("server", v, faults).unwrap_or_default()),
         log: table.remove("log").map_or_else(Default::default, |v| section("log", v, faults).unwrap_or_default()),
-        databases: named("databases", &mut table, faults),
-        caches: named("caches", &mut table, faults),
-        tenants: named("tenants", &mut table, faults),
+        databases: named("databases", table.remove("databases"), faults),
+        caches: named("caches", table.remove("caches"), faults),
+        tenants: named("tenants", table.remove("tenants"), faults),
     };
+    for (name, database) in &mut config.databases {
+        database.statements = statements.remove(name).unwrap_or_default();
+    }
     for key in table.keys() {
         faults.push(Fault::new(key.as_str(), "is no section; there are server, log, databases, caches and tenants"));
     }
     config
 }
 
-fn named<T: DeserializeOwned>(
-    name: &str,
+/// Each database's statements, from its table and its folder. Each statement is read by itself, as a section is.
+fn statements(
     table: &mut Table,
+    base: &Path,
     faults: &mut Vec<Fault>,
-) -> std::collections::BTreeMap<String, T> {
-    let entries = match table.remove(name) {
-        None => return std::collections::BTreeMap::new(),
+) -> BTreeMap<String, BTreeMap<String, NamedStatement>> {
+    let Some(Value::Table(databases)) = table.get_mut("databases") else { return BTreeMap::new() };
+    let mut found = BTreeMap::new();
+    for (name, database) in databases {
+        let Value::Table(database) = database else { continue };
+        let path = format!("databases.{name}");
+        folder::gather(database, base, &path, faults);
+        found.insert(name.clone(), named(&format!("{path}.statements"), database.remove("statements"), faults));
+    }
+    found
+}
+
+fn named<T: DeserializeOwned>(name: &str, value: Option<Value>, faults: &mut Vec<Fault>) -> BTreeMap<String, T> {
+    let entries = match value {
+        None => return BTreeMap::new(),
         Some(Value::Table(entries)) => entries,
         Some(_) => {
             faults.push(Fault::new(name, format!("must hold named tables, as in `[{name}.example]`")));
-            return std::collections::BTreeMap::new();
+            return BTreeMap::new();
         }
     };
     entries

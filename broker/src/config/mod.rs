@@ -3,10 +3,14 @@
 pub mod cache;
 pub mod database;
 pub mod document;
+mod folder;
 pub mod load;
 pub mod log;
+mod placeholders;
 pub mod secret;
 pub mod server;
+pub mod setting;
+pub mod statement;
 pub mod tenant;
 pub mod units;
 pub mod url;
@@ -24,6 +28,7 @@ pub use load::{load_env_text, load_file, load_text};
 pub use log::LogConfig;
 pub use secret::Secret;
 pub use server::ServerConfig;
+pub use statement::NamedStatement;
 pub use tenant::{KeyConfig, LimitsConfig, Scope, TenantConfig};
 pub use url::{DatabaseUrl, TlsMode, database_url};
 

@@ -14,6 +14,8 @@ const MAX_REQUEST_BYTES: u64 = 4 << 20;
 const DRAIN_GRACE: Duration = Duration::from_secs(25);
 /// A well-behaved client sends its headers in one packet; 10 s leaves room for a bad mobile link and bounds a slowloris.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than a collection pause or a moment without radio; a reader that has gone holds a connection no longer than this.
+const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room for every queue of a large fleet; past it a refusal now is kinder than an answer too late.
 const MAX_WAITING: u32 = 10_000;
 
@@ -38,6 +40,11 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
     pub header_timeout: Duration,
+    /// The longest that the reader of a streamed answer may take no bytes; past it the stream is cut and its connection
+    /// freed. Unit: duration. Default: `30s`. Range: `100ms..=10m`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub reader_timeout: Duration,
     /// Longest wait for requests in flight after SIGTERM; past it they are cut. Unit: duration. Default: `25s`.
     /// Range: `0ms..=10m`.
     #[serde(deserialize_with = "units::duration::deserialize")]
@@ -56,6 +63,7 @@ impl Default for ServerConfig {
             admin_key_sha256: None,
             max_request_bytes: MAX_REQUEST_BYTES,
             header_timeout: HEADER_TIMEOUT,
+            reader_timeout: READER_TIMEOUT,
             drain_grace: DRAIN_GRACE,
             max_waiting: MAX_WAITING,
         }

@@ -16,6 +16,10 @@ pub struct TenantConfig {
     pub databases: Vec<String>,
     /// Caches the tenant may use, by their names in `[caches]`.
     pub caches: Vec<String>,
+    /// PostgreSQL settings that a request may change for itself, in its `settings`: names (`search_path`), or all of a class
+    /// (`app.*`). Settings that the text of values or the broker's work rests on are refused here (`datestyle`,
+    /// `statement_timeout`, `transaction_…` and the like). Default: none.
+    pub settings: Vec<String>,
     /// The tenant's API keys; `hearth key create` makes one.
     pub keys: Vec<KeyConfig>,
     /// How much the tenant may ask for.
@@ -31,6 +35,10 @@ pub struct KeyConfig {
     pub sha256: String,
     /// What the key may do. A key with `sql:read` alone has every statement run READ ONLY.
     pub scopes: Vec<Scope>,
+    /// The only named statements the key may run; it may send no SQL of its own. What Redis commands it may run is for its
+    /// scopes to say. Unset: every named statement, and any SQL.
+    #[serde(default)]
+    pub statements: Option<Vec<String>>,
     /// The moment after which the key is refused, for example `2027-01-01T00:00:00Z`. Default: never.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -81,11 +89,18 @@ pub struct LimitsConfig {
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
     pub max_timeout: Duration,
+    /// The longest that a streamed result or a COPY may last, and its deadline where the request names none; a longer
+    /// `Hearth-Timeout-Ms` is cut to it. Unit: duration. Default: `10m`. Range: `1s..=24h`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub stream_timeout: Duration,
     /// Largest buffered result; a larger one is 413 `result_too_large`. Unit: size. Default: `16MiB`.
     /// Range: `1KiB..=1GiB`.
     #[serde(deserialize_with = "units::bytes::deserialize")]
     #[schemars(with = "String")]
     pub max_result_bytes: u64,
+    /// Most statements in one batch. Default: 100. Range: 1 to 10000.
+    pub max_batch: u32,
     /// Most commands in one Redis pipeline. Default: 10000. Range: 1 to 100000.
     pub max_pipeline: u32,
 }
@@ -98,7 +113,11 @@ impl Default for LimitsConfig {
             in_flight: None,
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_mins(1),
+            // At 10 MB a second, 6 GB; an export that needs longer deserves a limit of its own.
+            stream_timeout: Duration::from_mins(10),
             max_result_bytes: 16 << 20,
+            // A batch holds a connection, and its locks, for all its statements.
+            max_batch: 100,
             // The published clients send at most 1,000 commands a batch.
             max_pipeline: 10_000,
         }

@@ -50,6 +50,11 @@ pub mod duration {
         let text = String::deserialize(deserializer)?;
         super::parse_duration(&text).map_err(D::Error::custom)
     }
+
+    /// Reads a duration field that may be left out.
+    pub fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        deserialize(deserializer).map(Some)
+    }
 }
 
 /// Serde for a size written with a unit, or as a plain number of bytes.

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use crate::base::hex::sha256_from_hex;
 
-use super::{CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, ServerConfig, TenantConfig};
+use super::{
+    CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, Scope, ServerConfig, TenantConfig, setting,
+    statement,
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -28,7 +31,9 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
         check_name(&format!("tenants.{name}"), name, faults);
         tenant_section(name, tenant, config, faults);
         for (index, key) in tenant.keys.iter().enumerate() {
-            check_key(&format!("tenants.{name}.keys[{index}]"), key, &mut key_ids, faults);
+            let path = format!("tenants.{name}.keys[{index}]");
+            check_key(&path, key, &mut key_ids, faults);
+            check_key_statements(&path, key, tenant, config, faults);
         }
     }
 }
@@ -36,6 +41,7 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
 fn server(server: &ServerConfig, faults: &mut Vec<Fault>) {
     range("server.max_request_bytes", server.max_request_bytes, 1 << 10..=64 << 20, faults);
     range("server.header_timeout", server.header_timeout, Duration::from_millis(100)..=2 * MINUTE, faults);
+    range("server.reader_timeout", server.reader_timeout, Duration::from_millis(100)..=10 * MINUTE, faults);
     range("server.drain_grace", server.drain_grace, Duration::ZERO..=10 * MINUTE, faults);
     range("server.max_waiting", server.max_waiting, 1..=1_000_000, faults);
     match &server.admin_key_sha256 {
@@ -65,6 +71,9 @@ fn database_section(name: &str, database: &DatabaseConfig, faults: &mut Vec<Faul
     range(path("pool.connect_timeout"), pool.connect_timeout, Duration::from_millis(10)..=MINUTE, faults);
     range(path("pool.max_lifetime"), pool.max_lifetime, Duration::from_secs(1)..=7 * 24 * HOUR, faults);
     range(path("pool.prepared_statements"), pool.prepared_statements, 0..=10_000, faults);
+    for (name, named) in &database.statements {
+        statement::check(&path(&format!("statements.{name}")), name, named, faults);
+    }
 }
 
 fn cache_section(name: &str, cache: &CacheConfig, faults: &mut Vec<Fault>) {
@@ -94,28 +103,32 @@ fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &m
             faults.push(Fault::new(path(&format!("caches[{index}]")), format!("there is no `[caches.{cache}]`")));
         }
     }
-    let limits = &tenant.limits;
-    for (field, value) in [
-        ("limits.requests_per_second", limits.requests_per_second),
-        ("limits.burst", limits.burst),
-        ("limits.in_flight", limits.in_flight),
-    ] {
+    for (index, entry) in tenant.settings.iter().enumerate() {
+        if let Err(message) = setting::check(entry) {
+            faults.push(Fault::new(path(&format!("settings[{index}]")), message));
+        }
+    }
+    limits_section(&path("limits"), &tenant.limits, faults);
+}
+
+fn limits_section(path: &str, limits: &LimitsConfig, faults: &mut Vec<Fault>) {
+    let path = |field: &str| format!("{path}.{field}");
+    for (field, value) in
+        [("requests_per_second", limits.requests_per_second), ("burst", limits.burst), ("in_flight", limits.in_flight)]
+    {
         if let Some(value) = value {
             range(path(field), value, 1..=1_000_000, faults);
         }
     }
     if limits.burst.is_some() && limits.requests_per_second.is_none() {
-        faults.push(Fault::new(path("limits.burst"), "means nothing without `requests_per_second`"));
+        faults.push(Fault::new(path("burst"), "means nothing without `requests_per_second`"));
     }
-    range(path("limits.max_timeout"), limits.max_timeout, Duration::from_millis(1)..=HOUR, faults);
-    range(
-        path("limits.default_timeout"),
-        limits.default_timeout,
-        Duration::from_millis(1)..=limits.max_timeout,
-        faults,
-    );
-    range(path("limits.max_result_bytes"), limits.max_result_bytes, 1 << 10..=1 << 30, faults);
-    range(path("limits.max_pipeline"), limits.max_pipeline, 1..=100_000, faults);
+    range(path("max_timeout"), limits.max_timeout, Duration::from_millis(1)..=HOUR, faults);
+    range(path("default_timeout"), limits.default_timeout, Duration::from_millis(1)..=limits.max_timeout, faults);
+    range(path("stream_timeout"), limits.stream_timeout, Duration::from_secs(1)..=24 * HOUR, faults);
+    range(path("max_result_bytes"), limits.max_result_bytes, 1 << 10..=1 << 30, faults);
+    range(path("max_batch"), limits.max_batch, 1..=10_000, faults);
+    range(path("max_pipeline"), limits.max_pipeline, 1..=100_000, faults);
 }
 
 fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, faults: &mut Vec<Fault>) {
@@ -137,7 +150,24 @@ fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, fa
     }
 }
 
-fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) {
+fn check_key_statements(path: &str, key: &KeyConfig, tenant: &TenantConfig, config: &Config, faults: &mut Vec<Fault>) {
+    let Some(names) = &key.statements else { return };
+    if names.is_empty() {
+        faults.push(Fault::new(format!("{path}.statements"), "names none; leave it out where any SQL is allowed"));
+    }
+    if !key.scopes.iter().any(|scope| matches!(scope, Scope::SqlRead | Scope::SqlWrite)) {
+        faults.push(Fault::new(format!("{path}.statements"), "means nothing without the scope sql:read or sql:write"));
+    }
+    for (index, name) in names.iter().enumerate() {
+        let mut databases = tenant.databases.iter().filter_map(|database| config.databases.get(database));
+        if !databases.any(|database| database.statements.contains_key(name)) {
+            let message = format!("no database of the tenant declares a statement `{name}`");
+            faults.push(Fault::new(format!("{path}.statements[{index}]"), message));
+        }
+    }
+}
+
+pub(super) fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
         faults.push(Fault::new(path, "a name is 1 to 63 letters, digits, `_` or `-`, since it stands in addresses"));
@@ -148,7 +178,7 @@ fn is_sha256(text: &str) -> bool {
     sha256_from_hex(text).is_some()
 }
 
-fn range<T: PartialOrd + Debug + Copy>(
+pub(super) fn range<T: PartialOrd + Debug + Copy>(
     path: impl Into<String>,
     value: T,
     allowed: RangeInclusive<T>,

@@ -25,10 +25,12 @@ pub struct Principal {
     pub key: KeyId,
     /// What the key may do.
     pub scopes: Vec<Scope>,
+    /// The only named statements the key may run; `None`: all, and any SQL.
+    pub statements: Option<Arc<[String]>>,
 }
 
 /// Why a caller is not let in. The texts do not tell whether an id exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// No `Authorization` header.
     #[error("send the API key as `Authorization: Bearer <key>`")]
@@ -45,6 +47,9 @@ pub enum AuthError {
     /// The key lacks a scope.
     #[error("the API key has no scope `{0}`")]
     Scope(&'static str),
+    /// The key is for some named statements, and this is none of them.
+    #[error("the API key may run its named statements ({}) and no other SQL", .0.join(", "))]
+    StatementsOnly(Arc<[String]>),
 }
 
 impl Principal {
@@ -59,6 +64,16 @@ impl Principal {
     /// True if the key has the scope.
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
+    }
+
+    /// Errors: [`AuthError::StatementsOnly`] if the key may run named statements only.
+    pub fn may_send_sql(&self) -> Result<(), AuthError> {
+        self.statements.as_ref().map_or(Ok(()), |only| Err(AuthError::StatementsOnly(Arc::clone(only))))
+    }
+
+    /// True if the key may run the named statement; whether there is one of this name is another question.
+    pub fn may_run(&self, name: &str) -> bool {
+        self.statements.as_ref().is_none_or(|only| only.iter().any(|allowed| allowed == name))
     }
 }
 
@@ -77,7 +92,12 @@ pub fn principal(broker: &Broker, headers: &HeaderMap) -> Result<Principal, Auth
     if key.expires.is_some_and(|expires| Timestamp::now() >= expires) {
         return Err(AuthError::Expired);
     }
-    Ok(Principal { tenant: Arc::clone(&key.tenant), key: id.clone(), scopes: key.scopes.clone() })
+    Ok(Principal {
+        tenant: Arc::clone(&key.tenant),
+        key: id.clone(),
+        scopes: key.scopes.clone(),
+        statements: key.statements.clone(),
+    })
 }
 
 /// Errors unless the headers carry the admin key. Without one configured nothing is asked: loopback only, as validated.
@@ -96,4 +116,30 @@ fn token(headers: &HeaderMap) -> Result<&str, AuthError> {
     let text = value.to_str().map_err(|_| AuthError::Malformed)?;
     let (scheme, token) = text.trim().split_once(' ').ok_or(AuthError::Malformed)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AuthError::Malformed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::TenantConfig;
+    use crate::observe::Metrics;
+
+    #[test]
+    fn a_key_for_named_statements_sends_no_sql_of_its_own() {
+        let tenant = Tenant::new("acme", &TenantConfig::default(), &BTreeMap::new(), &BTreeMap::new(), &Metrics::new());
+        let any = Principal {
+            tenant: Arc::new(tenant),
+            key: KeyId::new("k"),
+            scopes: vec![Scope::SqlRead],
+            statements: None,
+        };
+        assert_eq!((any.may_send_sql(), any.may_run("get_user")), (Ok(()), true));
+
+        let some = Principal { statements: Some(["get_user".to_owned()].into()), ..any };
+        assert!(some.may_run("get_user") && !some.may_run("GET_USER") && !some.may_run("add"));
+        let told = some.may_send_sql().expect_err("named statements only").to_string();
+        assert!(told.contains("(get_user)"), "{told}");
+    }
 }

@@ -1,4 +1,4 @@
-//! A request's body, whole: within its limit and before its deadline.
+//! A request's body, whole: within its limit, before its deadline, and no longer compressed.
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -7,6 +7,7 @@ use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::encoding::{self, Encoding};
 use super::error::Error;
 use crate::base::Deadline;
 
@@ -14,11 +15,17 @@ use crate::base::Deadline;
 /// sends sees a reset connection in place of the answer.
 const DRAIN_FACTOR: u64 = 8;
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes, counted as they are before or without compression.
 pub async fn read(headers: &HeaderMap, body: Body, limit: u64, deadline: Deadline) -> Result<Bytes, Error> {
     let start = Instant::now();
     let told = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let read = timeout_at(deadline.at(), collect(body, limit, told)).await;
+    let read = async {
+        match Encoding::of(headers)? {
+            None => collect(body, limit, told).await,
+            Some(encoding) => encoding::collect(encoding, body, limit, limit.saturating_mul(DRAIN_FACTOR)).await,
+        }
+    };
+    let read = timeout_at(deadline.at(), read).await;
     read.unwrap_or_else(|_| Err(Error::RequestTimeout { waited: start.elapsed() }))
 }
 

@@ -11,12 +11,14 @@ use hyper::body::{Frame, SizeHint};
 /// A body and what it keeps.
 struct Guarded<G> {
     body: Body,
+    /// Compression asks once more after the end, which a body made of a plain stream answers with a panic.
+    ended: bool,
     _guard: G,
 }
 
 /// Keeps `guard` until the response's body has been sent: a request is in flight for as long as its answer is.
 pub fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Response {
-    response.map(|body| Body::new(Guarded { body, _guard: guard }))
+    response.map(|body| Body::new(Guarded { body, ended: false, _guard: guard }))
 }
 
 impl<G: Unpin> HttpBody for Guarded<G> {
@@ -24,11 +26,16 @@ impl<G: Unpin> HttpBody for Guarded<G> {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.ended = matches!(polled, Poll::Ready(None));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ended || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod call;
+pub mod encoding;
 pub mod error;
 pub mod explain;
 pub mod guarded;

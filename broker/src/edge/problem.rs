@@ -68,7 +68,9 @@ pub fn facts(error: &Error) -> Facts {
             Facts { outcome: Outcome::Applied, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
         }
         Error::RequestTimeout { .. } => Facts::refused(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout),
-        Error::Auth(AuthError::Scope(_)) => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
+        Error::Auth(AuthError::Scope(_) | AuthError::StatementsOnly(_)) => {
+            Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden)
+        }
         Error::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Invalid | AuthError::Expired) => {
             Facts::refused(StatusCode::UNAUTHORIZED, Code::Unauthenticated)
         }

@@ -9,9 +9,11 @@ use axum::{Extension, Json};
 use hearth_client::wire::{Problem, Whoami};
 use http::HeaderMap;
 
-use super::{auth, problem};
+use super::auth::{self, Principal};
+use super::problem;
 use crate::base::{BackendName, RequestId};
 use crate::broker::Broker;
+use crate::config::Scope;
 
 /// Tells tenant, databases, caches, limits and usage of the key.
 #[utoipa::path(
@@ -40,16 +42,32 @@ pub async fn whoami(
         scopes: principal.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         databases: tenant.databases.keys().map(BackendName::to_string).collect(),
         caches: tenant.caches.keys().map(BackendName::to_string).collect(),
+        statements: statements(&broker, &principal),
         limits: BTreeMap::from([
             ("requests_per_second".to_owned(), limits.requests_per_second.map(u64::from)),
             ("burst".to_owned(), limits.burst.or(limits.requests_per_second).map(u64::from)),
             ("in_flight".to_owned(), limits.in_flight.map(u64::from)),
             ("default_timeout_ms".to_owned(), millis(limits.default_timeout)),
             ("max_timeout_ms".to_owned(), millis(limits.max_timeout)),
+            ("stream_timeout_ms".to_owned(), millis(limits.stream_timeout)),
             ("max_result_bytes".to_owned(), Some(limits.max_result_bytes)),
+            ("max_batch".to_owned(), Some(u64::from(limits.max_batch))),
             ("max_pipeline".to_owned(), Some(u64::from(limits.max_pipeline))),
         ]),
         usage: BTreeMap::from([("in_flight".to_owned(), u64::from(tenant.in_flight()))]),
     })
     .into_response()
+}
+
+/// The named statements the key may run, for each database that has some.
+fn statements(broker: &Broker, principal: &Principal) -> BTreeMap<String, Vec<String>> {
+    if principal.needs(&[Scope::SqlRead, Scope::SqlWrite]).is_err() {
+        return BTreeMap::new();
+    }
+    let may_run = |database: &BackendName| -> Vec<String> {
+        let declared = broker.statements.get(database).into_iter().flat_map(BTreeMap::keys);
+        declared.filter(|name| principal.may_run(name)).cloned().collect()
+    };
+    let databases = principal.tenant.databases.keys();
+    databases.map(|name| (name.to_string(), may_run(name))).filter(|(_, names)| !names.is_empty()).collect()
 }

@@ -3,6 +3,7 @@
 //! 1. `identify`: the request id, so that everything below can log and answer with it.
 //! 2. `catch`: a panic in a handler becomes a 500 with that id; the connection lives on.
 //! 3. `track`: refuses while draining, else counts the request as in flight until its answer is complete.
+//! 4. `compress`: inside of all these, so that the answer is complete when its compressed form is.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use futures_util::FutureExt;
 use hearth_client::wire::header;
 use http::HeaderValue;
 
+use super::compress;
 use crate::base::RequestId;
 use crate::broker::Broker;
 use crate::edge::{Error, guarded, problem};
 
-/// All three, in one function: each is a few lines, and one boxed future a request is enough.
+/// The first three, in one function: each is a few lines, and one boxed future a request is enough.
 pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::from_header(request.headers().get(header::REQUEST_ID).map(HeaderValue::as_bytes));
     request.extensions_mut().insert(id.clone());
@@ -27,7 +29,7 @@ pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, nex
     let mut response = if broker.is_draining() && !is_probe(request.uri().path()) {
         problem::plain(&id, &Error::Draining)
     } else {
-        let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        let handled = std::panic::AssertUnwindSafe(compress::run(request, next)).catch_unwind().await;
         let response = handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()));
         guarded::until_sent(response, in_flight)
     };

@@ -1,6 +1,7 @@
 //! Sockets in, drained sockets out.
 
 pub mod accept;
+pub mod compress;
 pub mod drain;
 pub mod layers;
 pub mod routes;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::inflight::InFlight;
 use super::rate::Rate;
 use crate::base::{BackendName, TenantId};
-use crate::config::{LimitsConfig, TenantConfig};
+use crate::config::{LimitsConfig, TenantConfig, setting};
 use crate::observe::{Metrics, RouteMetrics};
 use crate::pool::{Cache, Database};
 
@@ -19,6 +19,8 @@ pub struct Tenant {
     pub databases: BTreeMap<BackendName, (Arc<Database>, RouteMetrics)>,
     /// Its caches, each with the metrics of its requests there.
     pub caches: BTreeMap<BackendName, (Arc<Cache>, RouteMetrics)>,
+    /// Settings that a request may change for itself.
+    settings: Vec<String>,
     /// Ceilings of each request.
     pub limits: LimitsConfig,
     /// The `RateLimit-Policy` header; `None` for an unlimited tenant.
@@ -42,11 +44,17 @@ impl Tenant {
             id: TenantId::new(name),
             databases: pick(&own(&config.databases), databases, name, metrics),
             caches: pick(&own(&config.caches), caches, name, metrics),
+            settings: config.settings.clone(),
             policy_header: policy_header(&limits),
             rate: rate(&limits),
             in_flight: InFlight::new(limits.in_flight),
             limits,
         }
+    }
+
+    /// True if a request may change this PostgreSQL setting for itself.
+    pub fn allows_setting(&self, name: &str) -> bool {
+        setting::allows(&self.settings, name)
     }
 
     /// Requests in flight now.
@@ -77,4 +85,22 @@ fn policy_header(limits: &LimitsConfig) -> Option<String> {
     let in_flight = limits.in_flight.map(|q| format!("\"in-flight\";q={q};qu=\"concurrent-requests\""));
     let parts: Vec<String> = rate.into_iter().chain(in_flight).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_allows_the_settings_it_lists_and_by_default_none() {
+        let tenant = |settings: &[&str]| {
+            let settings = settings.iter().map(|entry| (*entry).to_owned()).collect();
+            let config = TenantConfig { settings, ..TenantConfig::default() };
+            Tenant::new("acme", &config, &BTreeMap::new(), &BTreeMap::new(), &Metrics::new())
+        };
+        let acme = tenant(&["app.*", "search_path"]);
+        assert!(acme.allows_setting("App.user_id") && acme.allows_setting("SEARCH_PATH"));
+        assert!(!acme.allows_setting("role") && !acme.allows_setting("app"));
+        assert!(!tenant(&[]).allows_setting("search_path"));
+    }
 }

@@ -18,6 +18,9 @@ pub struct Whoami {
     pub databases: Vec<String>,
     /// The caches the tenant may use.
     pub caches: Vec<String>,
+    /// The named statements the key may run, by database.
+    #[serde(default)]
+    pub statements: BTreeMap<String, Vec<String>>,
     /// The tenant's limits; null means unlimited.
     pub limits: BTreeMap<String, Option<u64>>,
     /// What is in use now: `in_flight`.
