@@ -124,9 +124,8 @@ fn databases(
     metrics: &Metrics,
     fault: &mut impl FnMut(String, String),
 ) -> BTreeMap<BackendName, Arc<Database>> {
-    // The backstop in the server is the longest deadline that any tenant of the broker may ask for, a stream's included.
-    let limits = config.tenants.values().map(|tenant| &tenant.limits);
-    let longest = limits.map(|l| l.max_timeout.max(l.stream_timeout)).max().unwrap_or(Duration::from_mins(1));
+    // The backstop in the server is the longest deadline that any tenant of the broker may ask for. A stream sets its own.
+    let longest = config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_mins(1));
     let mut made = BTreeMap::new();
     for (name, database) in &config.databases {
         let id = BackendName::new(name);

@@ -17,6 +17,7 @@ use super::error::Error;
 use super::guarded;
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
+use crate::config::LimitsConfig;
 use crate::observe::RouteMetrics;
 use crate::tenant::{Admission, Tenant};
 
@@ -50,10 +51,24 @@ impl Call {
 
     /// Who is asking, and by when they want an answer.
     pub fn identify(&mut self, broker: &Broker, headers: &HeaderMap) -> Result<(Principal, Deadline), Error> {
+        self.identify_within(broker, headers, |limits| (limits.default_timeout, limits.max_timeout))
+    }
+
+    /// The same for a stream: by when it must have begun, or for bulk data in, by when it must be over.
+    pub fn identify_stream(&mut self, broker: &Broker, headers: &HeaderMap) -> Result<(Principal, Deadline), Error> {
+        self.identify_within(broker, headers, |limits| (limits.stream_timeout, limits.stream_timeout))
+    }
+
+    fn identify_within(
+        &mut self,
+        broker: &Broker,
+        headers: &HeaderMap,
+        times: impl FnOnce(&LimitsConfig) -> (Duration, Duration),
+    ) -> Result<(Principal, Deadline), Error> {
         let principal = auth::principal(broker, headers)?;
-        let limits = &principal.tenant.limits;
-        let asked = timeout(headers)?.unwrap_or(limits.default_timeout);
-        let deadline = Deadline::from_start(self.start, asked.min(limits.max_timeout));
+        let (default, most) = times(&principal.tenant.limits);
+        let asked = timeout(headers)?.unwrap_or(default);
+        let deadline = Deadline::from_start(self.start, asked.min(most));
         self.tenant = Some(Arc::clone(&principal.tenant));
         self.auth = self.start.elapsed();
         Ok((principal, deadline))

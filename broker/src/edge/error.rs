@@ -42,6 +42,12 @@ pub enum Error {
     /// The tenant has no such database.
     #[error("there is no database `{0}` for this key")]
     UnknownDatabase(String),
+    /// The database has no such named statement, or the key may not run it.
+    #[error("there is no statement `{0}` for this key")]
+    UnknownStatement(String),
+    /// The tenant may not set this.
+    #[error("the setting `{0}` is not among the tenant's `settings`")]
+    SettingNotAllowed(String),
     /// The tenant has no such cache.
     #[error("there is no cache `{0}` for this key")]
     UnknownCache(String),
@@ -70,6 +76,6 @@ pub enum Error {
 
 impl From<QueryError> for Error {
     fn from(error: QueryError) -> Self {
-        Self::Query(Failure { error, statement: None })
+        Self::Query(error.into())
     }
 }

@@ -13,7 +13,12 @@ use utoipa::{Modify, OpenApi};
 #[openapi(
     info(title = "Hearth", description = "PostgreSQL and Redis over stateless HTTP, from warm pools.", license(name = "Apache-2.0 OR MIT")),
     paths(
-        super::sql::query,
+        super::sql::query::query,
+        super::sql::batch::batch,
+        super::sql::statement::run,
+        super::sql::statement::get,
+        super::sql::copy::copy_in,
+        super::sql::copy::copy_out,
         super::redis::run_command,
         super::redis::run_pipeline,
         super::whoami::whoami,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use hearth_client::wire::{Outcome, Problem, ProblemCode};
+use bytes::Bytes;
+use hearth_client::wire::{Outcome, Problem, ProblemCode, StreamTail};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use tokio_postgres::error::SqlState;
@@ -12,6 +13,7 @@ use super::auth::AuthError;
 use super::call::Call;
 use super::error::Error;
 use crate::base::RequestId;
+use crate::observe::RouteMetrics;
 use crate::pool::PoolError;
 use crate::pool::redis::CacheError;
 use crate::query::QueryError;
@@ -81,8 +83,10 @@ pub fn facts(error: &Error) -> Facts {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::TooManyInFlight, SOON)
         }
         Error::UnknownDatabase(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownDatabase),
+        Error::UnknownStatement(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownStatement),
+        Error::SettingNotAllowed(_) => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
         Error::UnknownCache(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownCache),
-        // Of statements that commit one by one, those before the one that failed stay applied.
+        Error::Query(failure) if failure.after_others => Facts { retryable: false, ..query(&failure.error) },
         Error::Query(failure) => query(&failure.error),
         Error::Cache(CacheError::Pool(error)) => pool(error),
         // A command may have run; Redis keeps no record to ask.
@@ -118,6 +122,7 @@ fn query(error: &QueryError) -> Facts {
             Facts { outcome: *outcome, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
         }
         QueryError::SchemaChanged { outcome } => Facts::ran(StatusCode::CONFLICT, Code::Conflict, *outcome),
+        QueryError::SenderTooSlow { .. } => Facts::refused(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout),
         QueryError::Unexpected { .. } => Facts::refused(StatusCode::CONFLICT, Code::ExpectationFailed),
     }
 }
@@ -165,6 +170,17 @@ pub fn plain(request_id: &RequestId, error: &Error) -> Response {
     let facts = facts(error);
     log(request_id, error, &facts);
     response(request_id, error, &facts)
+}
+
+/// The last line of a stream that broke off.
+pub fn streamed(request_id: &RequestId, error: Error, metrics: &RouteMetrics) -> Bytes {
+    let facts = facts(&error);
+    log(request_id, &error, &facts);
+    metrics.failed(code_name(facts.code));
+    let error = Box::new(problem(request_id, &error, &facts));
+    let mut line = serde_json::to_vec(&StreamTail::Error { error }).expect("a problem is plain data");
+    line.push(b'\n');
+    line.into()
 }
 
 /// The whole chain, once, where the error stops.

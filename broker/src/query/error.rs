@@ -1,5 +1,7 @@
 //! Why a statement has no result.
 
+use std::time::Duration;
+
 use hearth_client::wire::Outcome;
 
 use super::unit::Expect;
@@ -70,6 +72,12 @@ pub enum QueryError {
         /// What is known of the effect.
         outcome: Outcome,
     },
+    /// The sender of bulk data sent nothing for too long; nothing was loaded.
+    #[error("the sender sent nothing for {} ms; nothing was loaded", waited.as_millis())]
+    SenderTooSlow {
+        /// How long was waited.
+        waited: Duration,
+    },
     /// A count of rows is not as the request expects; everything was rolled back.
     #[error("{}", unexpected(*.expect, *.rows))]
     Unexpected {
@@ -99,4 +107,12 @@ pub struct Failure {
     pub error: QueryError,
     /// Counted from 0; of a batch.
     pub statement: Option<usize>,
+    /// Statements before it are applied, so that the request must not be sent again as it is.
+    pub after_others: bool,
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        Self { error, statement: None, after_others: false }
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod attempt;
 pub mod command;
+pub mod copy;
 pub mod error;
 pub mod exchange;
 pub mod habits;
@@ -10,7 +11,9 @@ pub mod prepare;
 pub mod reading;
 pub mod run;
 pub mod statement;
+pub mod stream;
 pub mod tokens;
+pub mod trouble;
 pub mod unit;
 pub mod value;
 
@@ -18,5 +21,6 @@ pub use error::{Failure, QueryError};
 pub use habits::Habits;
 pub use run::{Answer, Limits, Run};
 pub use statement::Statement;
+pub use stream::{Stream, Streaming};
 pub use unit::{Expect, Unit};
 pub use value::Value;

@@ -96,6 +96,15 @@ async fn learn_types(lease: &mut Lease, described: &[Result<Description, Box<Ser
     }
 }
 
+/// One statement, known or prepared now.
+pub async fn one(lease: &mut Lease, statement: &Statement<'_>) -> Result<Arc<Prepared>, Unprepared> {
+    if let Some(known) = known(lease, statement) {
+        return Ok(known);
+    }
+    let made = prepare(lease, &[statement]).await.map_err(Unprepared::Broken)?;
+    made.into_iter().next().expect("one answer a statement")
+}
+
 /// Once nothing more is sent of a unit: keeps its statements that were seen before, and closes the others along with whatever
 /// is sent next.
 pub fn keep_or_close<'s>(lease: &mut Lease, used: impl Iterator<Item = (&'s Statement<'s>, &'s Arc<Prepared>)>) {

@@ -22,6 +22,8 @@ pub struct Reading {
     pub prepares_transaction: bool,
     /// `FROM STDIN` or `TO STDOUT` outside of parentheses.
     pub copies: Option<CopyDirection>,
+    /// `csv` stands behind that.
+    pub names_csv: bool,
 }
 
 /// Which way a COPY goes.
@@ -94,6 +96,7 @@ pub fn read(sql: &str) -> Reading {
                 note(&mut reading, &word, after_dot);
                 reading.writes |= ["insert", "update", "delete", "merge", "into"].contains(&word.as_str());
                 reading.prepares_transaction |= word == "transaction" && previous == "prepare";
+                reading.names_csv |= reading.copies.is_some() && word == "csv";
                 if depth == 0 && reading.copies.is_none() {
                     reading.copies = copies(&previous, &word);
                 }

@@ -56,7 +56,7 @@ pub struct Run<'a> {
 }
 
 /// Results and where their time went.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answer {
     /// One encoded result a statement.
     pub results: Vec<Vec<u8>>,
@@ -83,14 +83,14 @@ impl Run<'_> {
     /// Cancel safe: a dropped run is cancelled at the server, and its connection made clean before it is lent again.
     pub async fn go(&self) -> Result<Answer, Failure> {
         if let Some(ended) = laned::run(self).await {
-            return ended.map_err(|error| Failure { error, statement: None });
+            return ended.map_err(Failure::from);
         }
         let (mut attempt, mut conflicts) = (1, 0);
         let mut queue = Duration::ZERO;
         let start = Instant::now();
         loop {
             let asked = Instant::now();
-            let mut lease = lease(self.database, self.deadline, attempt > 1).await.map_err(nowhere)?;
+            let mut lease = lease(self.database, self.deadline, attempt > 1).await.map_err(QueryError::from)?;
             let started = Instant::now();
             queue += started - asked;
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());
@@ -110,11 +110,11 @@ impl Run<'_> {
                     conflicts += 1;
                     let pause = CONFLICT_PAUSE.mul_f64(rand::random::<f64>()) * 2_u32.pow(conflicts);
                     if conflicts >= CONFLICT_ATTEMPTS || Instant::now() + pause >= self.deadline.at() {
-                        return Err(Failure { error, statement });
+                        return Err(failure(error, statement));
                     }
                     sleep(pause).await;
                 }
-                Next::Again(error) | Next::Fail(error) => return Err(Failure { error, statement }),
+                Next::Again(error) | Next::Fail(error) => return Err(failure(error, statement)),
             }
         }
     }
@@ -264,8 +264,8 @@ fn finish_if_idle(lease: &mut Lease) {
     }
 }
 
-fn nowhere(error: crate::pool::PoolError) -> Failure {
-    Failure { error: error.into(), statement: None }
+fn failure(error: QueryError, statement: Option<usize>) -> Failure {
+    Failure { statement, ..error.into() }
 }
 
 /// A connection; after one was found dead, one that has just given a sign of life. What killed the first, a restart or a

@@ -182,6 +182,11 @@ impl<'a> Statement<'a> {
         if self.reading.first == "show" { "SHOW" } else { "SELECT" }
     }
 
+    /// True for a COPY that names CSV.
+    pub fn mentions_csv(&self) -> bool {
+        self.reading.names_csv
+    }
+
     /// The earlier result that it refers to and that comes last, if it refers to any.
     pub fn refers_to(&self) -> Option<usize> {
         let refers = |value: &Value<'_>| match value {

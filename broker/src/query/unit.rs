@@ -95,6 +95,14 @@ impl<'a> Unit<'a> {
         Ok(self)
     }
 
+    /// In a transaction in any case, which may last so long: the server's own limit is made for short statements. Unit:
+    /// milliseconds, as text.
+    pub fn lasting(mut self, timeout_ms: &'a str) -> Self {
+        self.begin.get_or_insert_default();
+        self.settings.extend(["statement_timeout", timeout_ms]);
+        self
+    }
+
     /// True for a statement that commits by itself.
     pub fn is_plain(&self) -> bool {
         self.begin.is_none()
@@ -148,7 +156,7 @@ impl<'a> Unit<'a> {
     }
 
     /// What ends it.
-    pub fn closing(&self) -> Vec<Step<'_>> {
+    pub fn closing(&self) -> Vec<Step<'static>> {
         match (self.begin, self.dry_run) {
             (None, _) => Vec::new(),
             (Some(_), false) => vec![Step::Own("COMMIT".into(), Vec::new())],

@@ -15,7 +15,10 @@ use crate::edge::{Error, admin, explain, health, openapi, problem, redis, sql, w
 /// The data interface.
 pub fn data(broker: &Arc<Broker>) -> Router {
     Router::new()
-        .route("/v1/db/{database}/query", post(sql::query))
+        .route("/v1/db/{database}/query", post(sql::query::query))
+        .route("/v1/db/{database}/batch", post(sql::batch::batch))
+        .route("/v1/db/{database}/statements/{name}", post(sql::statement::run).get(sql::statement::get))
+        .route("/v1/db/{database}/copy", post(sql::copy::copy_in).get(sql::copy::copy_out))
         .route("/v1/redis/{cache}", post(redis::run_command))
         .route("/v1/redis/{cache}/", post(redis::run_command))
         .route("/v1/redis/{cache}/pipeline", post(redis::run_pipeline))

@@ -1,0 +1,139 @@
+//! SQL over HTTP: read, admit, run, write. A file an endpoint; what they share is here.
+
+pub mod batch;
+pub mod copy;
+pub mod problems;
+pub mod query;
+pub mod statement;
+pub mod streamed;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::ACCEPT;
+
+use super::auth::Principal;
+use super::call::Call;
+use super::error::Error;
+use crate::base::Deadline;
+use crate::broker::Broker;
+use crate::config::Scope;
+use crate::encode::LineFormat;
+use crate::observe::RouteMetrics;
+use crate::pool::Database;
+use crate::query::{Failure, Habits, Limits, QueryError, Run, Streaming, Unit};
+use crate::tenant::Tenant;
+
+/// Who asks what of which database, by when: let in, and not read yet.
+pub struct Asked<'b> {
+    broker: &'b Broker,
+    principal: Principal,
+    database: Arc<Database>,
+    metrics: RouteMetrics,
+    deadline: Deadline,
+}
+
+impl<'b> Asked<'b> {
+    /// Lets a request in. It has named its deadline in `call`.
+    fn new(
+        broker: &'b Broker,
+        call: &mut Call,
+        (principal, deadline): (Principal, Deadline),
+        database: &str,
+        headers: &HeaderMap,
+    ) -> Result<Self, Error> {
+        principal.needs(&[Scope::SqlRead, Scope::SqlWrite])?;
+        let found = principal.tenant.databases.get(database);
+        let (database, metrics) = found.ok_or_else(|| Error::UnknownDatabase(database.to_owned()))?;
+        let (database, metrics) = (Arc::clone(database), metrics.clone());
+        call.admit(&principal.tenant, &metrics)?;
+        if headers.contains_key("idempotency-key") {
+            // To take the header and not keep its promise would be worse than to refuse.
+            return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
+        }
+        Ok(Self { broker, principal, database, metrics, deadline })
+    }
+
+    fn tenant(&self) -> &Tenant {
+        &self.principal.tenant
+    }
+
+    fn may_write(&self) -> bool {
+        self.principal.has(Scope::SqlWrite)
+    }
+
+    fn habits(&self) -> &Habits {
+        &self.broker.habits[self.database.name()]
+    }
+
+    /// Errors: a setting that the tenant may not set.
+    fn check_settings(&self, settings: &BTreeMap<String, String>) -> Result<(), Error> {
+        match settings.keys().find(|name| !self.tenant().allows_setting(name)) {
+            Some(name) => Err(Error::SettingNotAllowed(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A unit to be run and answered whole.
+    fn run<'a>(&'a self, unit: &'a Unit<'a>, earlier: &'a [Vec<u8>], max_rows: Option<u64>) -> Run<'a> {
+        let spent: usize = earlier.iter().map(Vec::len).sum();
+        let max_bytes = self.tenant().limits.max_result_bytes.saturating_sub(spent as u64);
+        Run {
+            database: &self.database,
+            unit,
+            earlier,
+            deadline: self.deadline,
+            limits: Limits { max_bytes, max_rows },
+            metrics: &self.metrics,
+            habits: self.habits(),
+        }
+    }
+
+    /// A unit to be answered as it comes.
+    fn streaming<'a>(&'a self, unit: &'a Unit<'a>, format: Option<LineFormat>, max_rows: Option<u64>) -> Streaming<'a> {
+        Streaming {
+            database: &self.database,
+            unit,
+            format,
+            deadline: self.deadline,
+            over_by: Deadline::after(self.tenant().limits.stream_timeout),
+            max_row_bytes: self.tenant().limits.max_result_bytes,
+            max_rows,
+            reader_timeout: self.broker.server.reader_timeout,
+            metrics: &self.metrics,
+        }
+    }
+
+    /// The longest that a stream's statement may run, for the server. Unit: milliseconds, as text.
+    fn stream_timeout_ms(&self) -> String {
+        (self.tenant().limits.stream_timeout.as_millis() + 1_000).to_string()
+    }
+}
+
+/// A failure of the only statement needs no number.
+fn unnumbered(failure: Failure) -> QueryError {
+    failure.error
+}
+
+/// The streamed format that the caller asks for: the first it names that there is. Errors: none that there is.
+pub fn line_format(headers: &HeaderMap) -> Result<Option<LineFormat>, Error> {
+    let Some(accept) = headers.get(ACCEPT) else { return Ok(None) };
+    let accept = accept.to_str().unwrap_or_default();
+    for part in accept.split(',') {
+        match part.split(';').next().unwrap_or_default().trim() {
+            "application/x-ndjson" => return Ok(Some(LineFormat::Ndjson)),
+            "text/csv" => return Ok(Some(LineFormat::Csv)),
+            "" | "*/*" | "application/*" | "application/json" | "application/problem+json" => return Ok(None),
+            _ => {}
+        }
+    }
+    Err(Error::Invalid(format!("`Accept: {accept}`: there are application/json, application/x-ndjson and text/csv")))
+}
+
+/// A name or a value of an address, decoded.
+fn decoded(text: &str) -> Result<String, Error> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
+    decoded.map(std::borrow::Cow::into_owned).map_err(|_| Error::Invalid("the address is not UTF-8".to_owned()))
+}
