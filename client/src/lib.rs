@@ -54,24 +54,40 @@
 #[cfg(test)]
 mod canned;
 #[cfg(feature = "http")]
+mod chunks;
+#[cfg(feature = "http")]
 mod client;
 #[cfg(feature = "http")]
+mod database;
+#[cfg(feature = "http")]
 mod error;
+#[cfg(feature = "http")]
+mod lines;
+#[cfg(feature = "http")]
+mod params;
 #[cfg(feature = "http")]
 mod query;
 #[cfg(feature = "http")]
 mod redis;
 #[cfg(feature = "http")]
 mod retry;
+#[cfg(feature = "http")]
+mod rows;
 pub mod wire;
 
 #[cfg(feature = "http")]
+pub use bytes::Bytes;
+#[cfg(feature = "http")]
 pub use client::{Client, ClientBuilder};
+#[cfg(feature = "http")]
+pub use database::Database;
 #[cfg(feature = "http")]
 pub use error::Error;
 #[cfg(feature = "http")]
-pub use query::{Database, Query};
+pub use query::{Named, Query, Sql};
 #[cfg(feature = "http")]
 pub use redis::{Pipeline, Redis};
 #[cfg(feature = "http")]
 pub use retry::Instant;
+#[cfg(feature = "http")]
+pub use rows::RowStream;

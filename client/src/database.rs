@@ -1,0 +1,37 @@
+//! A database behind the broker: where every statement starts.
+
+use std::borrow::Cow;
+
+use crate::client::{Call, Client, SQL};
+use crate::query::{Named, Query};
+
+/// A PostgreSQL database behind the broker. From [`Client::db`].
+#[derive(Debug, Clone)]
+pub struct Database {
+    client: Client,
+    name: String,
+}
+
+impl Database {
+    pub(crate) fn new(client: Client, name: &str) -> Self {
+        Self { client, name: name.to_owned() }
+    }
+
+    /// Starts one statement with `$1`-style placeholders. It runs by itself and commits by itself.
+    pub fn query<'q>(&self, sql: impl Into<Cow<'q, str>>) -> Query<'q> {
+        Query::new(self.clone(), sql.into())
+    }
+
+    /// Starts the statement that the broker's configuration calls `name`, with parameters by position or by name.
+    pub fn statement<'q>(&self, name: impl Into<Cow<'q, str>>) -> Query<'q, Named> {
+        Query::new(self.clone(), name.into())
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn post(&self, tail: impl Into<Cow<'static, str>>, body: Vec<u8>) -> Call {
+        Call::post(SQL, self.name.clone(), tail, body)
+    }
+}
