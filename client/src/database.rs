@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::batch::Batch;
 use crate::client::{Call, Client, SQL};
 use crate::query::{Named, Query};
 
@@ -25,6 +26,11 @@ impl Database {
     /// Starts the statement that the broker's configuration calls `name`, with parameters by position or by name.
     pub fn statement<'q>(&self, name: impl Into<Cow<'q, str>>) -> Query<'q, Named> {
         Query::new(self.clone(), name.into())
+    }
+
+    /// Starts several statements that run in one transaction and one round trip.
+    pub fn batch<'q>(&self) -> Batch<'q> {
+        Batch::new(self.clone())
     }
 
     pub(crate) fn client(&self) -> &Client {

@@ -51,6 +51,8 @@
 #![warn(missing_docs)]
 
 #[cfg(feature = "http")]
+mod batch;
+#[cfg(feature = "http")]
 #[cfg(test)]
 mod canned;
 #[cfg(feature = "http")]
@@ -75,6 +77,8 @@ mod retry;
 mod rows;
 pub mod wire;
 
+#[cfg(feature = "http")]
+pub use batch::{Batch, BatchResults, Ref, Statement};
 #[cfg(feature = "http")]
 pub use bytes::Bytes;
 #[cfg(feature = "http")]
