@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use crate::batch::Batch;
-use crate::client::{Call, Client, SQL};
+use crate::client::{Call, Client, Media, SQL, escaped};
+use crate::copy::{CopyIn, CopyOut};
+use crate::error::Error;
 use crate::query::{Named, Query};
 
 /// A PostgreSQL database behind the broker. From [`Client::db`].
@@ -33,11 +35,29 @@ impl Database {
         Batch::new(self.clone())
     }
 
+    /// Starts an upload: `COPY … FROM STDIN`, in the format that the statement names.
+    pub fn copy_in(&self, sql: &str) -> CopyIn {
+        CopyIn::new(self.clone(), sql)
+    }
+
+    /// Starts a download: `COPY … TO STDOUT`, in the format that the statement names. Returns once the broker has begun
+    /// to answer; the client's timeout ends there.
+    ///
+    /// A download counts as a write where its answer is lost, since a `COPY (…)` may hold one.
+    pub async fn copy_out(&self, sql: &str) -> Result<CopyOut, Error> {
+        let call = self.get(format!("/copy?sql={}", escaped(sql)), Media::Data);
+        Ok(CopyOut::new(self.client.begin(call).await?))
+    }
+
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
     pub(crate) fn post(&self, tail: impl Into<Cow<'static, str>>, body: Vec<u8>) -> Call {
         Call::post(SQL, self.name.clone(), tail, body)
+    }
+
+    fn get(&self, tail: String, answer: Media) -> Call {
+        Call::get(SQL, self.name.clone(), tail, answer)
     }
 }

@@ -60,6 +60,8 @@ mod chunks;
 #[cfg(feature = "http")]
 mod client;
 #[cfg(feature = "http")]
+mod copy;
+#[cfg(feature = "http")]
 mod database;
 #[cfg(feature = "http")]
 mod error;
@@ -83,6 +85,8 @@ pub use batch::{Batch, BatchResults, Ref, Statement};
 pub use bytes::Bytes;
 #[cfg(feature = "http")]
 pub use client::{Client, ClientBuilder};
+#[cfg(feature = "http")]
+pub use copy::{CopyIn, CopyOut};
 #[cfg(feature = "http")]
 pub use database::Database;
 #[cfg(feature = "http")]
