@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use crate::batch::Batch;
-use crate::client::{Call, Client, Media, SQL, escaped};
+use crate::client::{Call, Client, Media, SQL, escaped, segment};
 use crate::copy::{CopyIn, CopyOut};
-use crate::error::Error;
+use crate::error::{Effect, Error};
+use crate::listen::Listener;
 use crate::query::{Named, Query};
 
 /// A PostgreSQL database behind the broker. From [`Client::db`].
@@ -47,6 +48,14 @@ impl Database {
     pub async fn copy_out(&self, sql: &str) -> Result<CopyOut, Error> {
         let call = self.get(format!("/copy?sql={}", escaped(sql)), Media::Data);
         Ok(CopyOut::new(self.client.begin(call).await?))
+    }
+
+    /// Hears what `NOTIFY` sends to a channel. Returns once the broker listens: everything sent from then on is heard. The
+    /// client's timeout ends there.
+    pub async fn listen(&self, channel: &str) -> Result<Listener, Error> {
+        let channel = segment("a channel", channel)?;
+        let call = self.get(format!("/listen/{channel}"), Media::Events).with_effect(Effect::None);
+        Listener::open(&self.client, call).await
     }
 
     pub(crate) fn client(&self) -> &Client {

@@ -68,6 +68,8 @@ mod error;
 #[cfg(feature = "http")]
 mod lines;
 #[cfg(feature = "http")]
+mod listen;
+#[cfg(feature = "http")]
 mod params;
 #[cfg(feature = "http")]
 mod query;
@@ -77,6 +79,8 @@ mod redis;
 mod retry;
 #[cfg(feature = "http")]
 mod rows;
+#[cfg(feature = "http")]
+mod sse;
 pub mod wire;
 
 #[cfg(feature = "http")]
@@ -91,6 +95,8 @@ pub use copy::{CopyIn, CopyOut};
 pub use database::Database;
 #[cfg(feature = "http")]
 pub use error::Error;
+#[cfg(feature = "http")]
+pub use listen::{Event, Listener};
 #[cfg(feature = "http")]
 pub use query::{Named, Query, Sql};
 #[cfg(feature = "http")]
