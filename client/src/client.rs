@@ -56,7 +56,7 @@ impl Client {
         ClientBuilder::new(url, key).build()
     }
 
-    /// A client whose calls all end within `timeout` from now.
+    /// A client whose calls all end within `timeout` from now; streams, downloads and subscriptions begin within it.
     ///
     /// In a function, pass the invocation's remaining time less what the function itself needs to answer.
     #[must_use]

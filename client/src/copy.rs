@@ -40,8 +40,10 @@ impl CopyIn {
     /// broker.
     ///
     /// Errors: one from the stream ends the upload, nothing is loaded, and it is this error's
-    /// [`source`](std::error::Error::source). The client never tries again, since a stream can be read once. Not offered in a
+    /// [`source`](std::error::Error::source). After a refusal no more of the stream is read. The client never tries again, since a stream can be read once. Not offered in a
     /// Worker or a page, where `fetch` takes whole bodies.
+    ///
+    /// Cancel safety: dropping the future ends the upload without its end. Nothing is loaded, unless all of it had been sent.
     #[cfg(not(all(target_arch = "wasm32", target_os = "unknown")))]
     pub async fn send_stream<S, B, E>(self, chunks: S) -> Result<CopyResponse, Error>
     where
@@ -49,10 +51,10 @@ impl CopyIn {
         B: Into<Bytes> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        let (body, failure) = source::body(chunks);
+        let (body, leash) = source::body(chunks);
         match self.database.client().upload(self.call(), body).await {
             Ok(answer) => answer.decode(),
-            Err(error) => Err(failure.take().unwrap_or(error)),
+            Err(error) => Err(leash.failure().unwrap_or(error)),
         }
     }
 

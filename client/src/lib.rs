@@ -45,6 +45,10 @@
 //! ([`Error::outcome`]). The client has then already retried what it may: requests the broker calls retryable, and
 //! requests of which nothing was sent.
 //!
+//! Beside single statements a [`Database`] runs batches in one transaction ([`Database::batch`]), streams rows
+//! ([`Query::stream`]), moves bulk data ([`Database::copy_in`], [`Database::copy_out`]), hears notifications
+//! ([`Database::listen`]) and runs statements by name ([`Database::statement`]).
+//!
 //! Features: `http` (default) is the client; without it the crate is [`wire`], the shapes broker and client share, and
 //! brings no HTTP stack. `openapi` adds schemas to those shapes.
 

@@ -1,4 +1,5 @@
-//! When to try again: full jitter between tries, the server's own word as a floor, the deadline as the end.
+//! When to try again, and when to stop: full jitter between tries, the server's own word as a floor, the deadline as
+//! the end.
 
 use std::future::poll_fn;
 use std::pin::pin;

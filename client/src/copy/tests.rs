@@ -1,9 +1,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::canned::{self, Server, Step, ok, problem, streamed};
@@ -90,6 +90,43 @@ async fn stream_that_fails_leaves_the_upload_without_its_end() {
     assert_eq!(error.source().unwrap().to_string(), "disk on fire");
     let request = seen.await.unwrap();
     assert!(!request.ends_with("0\r\n\r\n"), "{request}");
+}
+
+#[tokio::test]
+async fn refusal_is_heard_while_the_upload_goes_on() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = ClientBuilder::new(&format!("http://{}", listener.local_addr().unwrap()), "k").build().unwrap();
+    let broker = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        connection.read_u8().await.unwrap();
+        let Step::Answer(refusal) = problem(422, "statement_failed", false) else { unreachable!() };
+        connection.write_all(refusal.as_bytes()).await.unwrap();
+        // What is on its way is read, as a broker does that wants its answer to arrive.
+        let _ = tokio::io::copy(&mut connection, &mut tokio::io::sink()).await;
+    });
+    // Were it read on after the answer, this test would not end.
+    let endless = stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 10_000]));
+    let error = client.db("app").copy_in(IN).send_stream(endless).await.unwrap_err();
+    assert_eq!(error.code(), Some(ProblemCode::StatementFailed), "{error:?}");
+    broker.await.unwrap();
+}
+
+#[tokio::test]
+async fn dropped_upload_has_no_end() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = ClientBuilder::new(&format!("http://{}", listener.local_addr().unwrap()), "k").build().unwrap();
+    let source = stream::iter([Ok::<_, std::io::Error>("1,a\n")]).chain(stream::once(async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok("2,b\n")
+    }));
+    let upload = tokio::spawn(client.db("app").copy_in(IN).send_stream(source));
+    let (mut connection, _) = listener.accept().await.unwrap();
+    connection.read_u8().await.unwrap();
+    upload.abort();
+    let mut bytes = Vec::new();
+    let _ = connection.read_to_end(&mut bytes).await;
+    let request = String::from_utf8(bytes).unwrap();
+    assert!(!request.contains("2,b") && !request.ends_with("0\r\n\r\n"), "{request}");
 }
 
 #[tokio::test]
