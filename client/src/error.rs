@@ -63,6 +63,10 @@ pub(crate) enum Reason {
     #[error("answer ended before it was complete; what came of it is a part")]
     Cut,
     #[error("upload broke off, for its source failed; nothing is loaded")]
+    #[cfg_attr(
+        all(target_arch = "wasm32", target_os = "unknown"),
+        expect(dead_code, reason = "`fetch` takes whole bodies, so there is no source to fail")
+    )]
     Upload(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// `status` is missing where the command was one of a pipeline that as a whole succeeded.
     #[error("redis command failed: {message}")]
