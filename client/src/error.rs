@@ -55,11 +55,19 @@ pub(crate) enum Reason {
     )]
     Connect(#[source] reqwest::Error),
     #[error("no answer within the deadline; give the call more time, or look for the request in the broker's log")]
-    Timeout(#[source] reqwest::Error),
+    Timeout(#[source] Option<reqwest::Error>),
     #[error("connection broke before the answer was complete")]
     Transport(#[source] reqwest::Error),
     #[error("{}", Summary(.0))]
     Problem(Box<Problem>),
+    #[error("answer ended before it was complete; what came of it is a part")]
+    Cut,
+    #[error("upload broke off, for its source failed; nothing is loaded")]
+    #[cfg_attr(
+        all(target_arch = "wasm32", target_os = "unknown"),
+        expect(dead_code, reason = "`fetch` takes whole bodies, so there is no source to fail")
+    )]
+    Upload(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// `status` is missing where the command was one of a pipeline that as a whole succeeded.
     #[error("redis command failed: {message}")]
     Redis { status: Option<u16>, message: String },
@@ -69,6 +77,9 @@ pub(crate) enum Reason {
     Decode(#[source] serde_json::Error),
     #[error("answer does not fit the type asked for; {0}")]
     Shape(&'static str),
+    /// Unlike `Decode`, before the statement's effect is known to be committed.
+    #[error("row does not fit the type asked for; compare it with the columns of the result")]
+    Row(#[source] serde_json::Error),
     #[error("statement returned no row; use `fetch_optional` where that may happen")]
     RowNotFound,
 }
@@ -123,6 +134,11 @@ impl Error {
         self.problem()?.sqlstate.as_deref()
     }
 
+    /// In a batch: which statement failed, counted from 0.
+    pub fn statement(&self) -> Option<u32> {
+        self.problem()?.statement
+    }
+
     /// The whole error answer, where the broker gave one.
     pub fn problem(&self) -> Option<&Problem> {
         match &self.0.reason {
@@ -155,11 +171,11 @@ impl Error {
 
     /// The same call, made again, may succeed and cannot apply twice.
     ///
-    /// The client has then used up its own retries or its deadline. One case it leaves to the caller: a read-only query
-    /// whose answer was lost.
+    /// The client has then used up its own retries or its deadline. It leaves two cases to the caller: a read-only query
+    /// whose answer was lost, and an upload from a stream, which the client cannot read twice.
     pub fn is_retryable(&self) -> bool {
         match &self.0.reason {
-            Reason::Timeout(_) | Reason::Transport(_) => self.0.effect == Effect::None,
+            Reason::Timeout(_) | Reason::Transport(_) | Reason::Cut => self.0.effect == Effect::None,
             _ => self.is_retried(),
         }
     }
@@ -177,11 +193,19 @@ impl Error {
             | Reason::Deadline
             | Reason::Timeout(_)
             | Reason::Transport(_)
+            | Reason::Cut
+            | Reason::Upload(_)
             | Reason::Foreign { .. }
             | Reason::Decode(_)
             | Reason::Shape(_)
+            | Reason::Row(_)
             | Reason::RowNotFound => false,
         }
+    }
+
+    /// There was no time for a try.
+    pub(crate) fn is_deadline(&self) -> bool {
+        matches!(self.0.reason, Reason::Deadline)
     }
 
     /// Time ran out: here, in the broker's queue or in the database.
@@ -212,7 +236,7 @@ impl Error {
     /// What became of the call's effect.
     ///
     /// The broker's word where it gave one. Without an answer: [`Outcome::NotApplied`] if nothing was sent or the query
-    /// was read-only, else [`Outcome::Unknown`]. A successful answer that does not fit the type asked for is
+    /// was read-only, else [`Outcome::Unknown`]; so too within a stream of rows, before its end. A successful whole answer that does not fit the type asked for is
     /// [`Outcome::Applied`].
     pub fn outcome(&self) -> Outcome {
         let effect = self.0.effect;
@@ -226,13 +250,18 @@ impl Error {
             | Reason::Encode { .. }
             | Reason::Deadline
             | Reason::Connect(_)
+            // The broker loads nothing before it has seen the end.
+            | Reason::Upload(_)
             // Identity, size, the tenant's limit, the broker's capacity: refused before anything ran.
             | Reason::Redis { status: Some(401 | 403 | 404 | 413 | 429 | 503), .. }
             // But for 408 and the server errors: a proxy may have passed the request on before it gave up.
             | Reason::Foreign { status: 300..=407 | 409..=499 } => Outcome::NotApplied,
-            Reason::Timeout(_) | Reason::Transport(_) | Reason::Redis { .. } | Reason::Foreign { .. } => {
-                if_writing(Outcome::Unknown)
-            }
+            Reason::Timeout(_)
+            | Reason::Transport(_)
+            | Reason::Cut
+            | Reason::Row(_)
+            | Reason::Redis { .. }
+            | Reason::Foreign { .. } => if_writing(Outcome::Unknown),
             Reason::Decode(_) | Reason::Shape(_) | Reason::RowNotFound => if_writing(Outcome::Applied),
         }
     }

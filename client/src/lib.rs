@@ -45,33 +45,67 @@
 //! ([`Error::outcome`]). The client has then already retried what it may: requests the broker calls retryable, and
 //! requests of which nothing was sent.
 //!
+//! Beside single statements a [`Database`] runs batches in one transaction ([`Database::batch`]), streams rows
+//! ([`Query::stream`]), moves bulk data ([`Database::copy_in`], [`Database::copy_out`]), hears notifications
+//! ([`Database::listen`]) and runs statements by name ([`Database::statement`]).
+//!
 //! Features: `http` (default) is the client; without it the crate is [`wire`], the shapes broker and client share, and
 //! brings no HTTP stack. `openapi` adds schemas to those shapes.
 
 #![warn(missing_docs)]
 
 #[cfg(feature = "http")]
+mod batch;
+#[cfg(feature = "http")]
 #[cfg(test)]
 mod canned;
 #[cfg(feature = "http")]
+mod chunks;
+#[cfg(feature = "http")]
 mod client;
 #[cfg(feature = "http")]
+mod copy;
+#[cfg(feature = "http")]
+mod database;
+#[cfg(feature = "http")]
 mod error;
+#[cfg(feature = "http")]
+mod lines;
+#[cfg(feature = "http")]
+mod listen;
+#[cfg(feature = "http")]
+mod params;
 #[cfg(feature = "http")]
 mod query;
 #[cfg(feature = "http")]
 mod redis;
 #[cfg(feature = "http")]
 mod retry;
+#[cfg(feature = "http")]
+mod rows;
+#[cfg(feature = "http")]
+mod sse;
 pub mod wire;
 
 #[cfg(feature = "http")]
+pub use batch::{Batch, BatchResults, Ref, Statement};
+#[cfg(feature = "http")]
+pub use bytes::Bytes;
+#[cfg(feature = "http")]
 pub use client::{Client, ClientBuilder};
+#[cfg(feature = "http")]
+pub use copy::{CopyIn, CopyOut};
+#[cfg(feature = "http")]
+pub use database::Database;
 #[cfg(feature = "http")]
 pub use error::Error;
 #[cfg(feature = "http")]
-pub use query::{Database, Query};
+pub use listen::{Event, Listener};
+#[cfg(feature = "http")]
+pub use query::{Named, Query, Sql};
 #[cfg(feature = "http")]
 pub use redis::{Pipeline, Redis};
 #[cfg(feature = "http")]
 pub use retry::Instant;
+#[cfg(feature = "http")]
+pub use rows::RowStream;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -105,8 +105,7 @@ impl Redis {
     }
 
     fn call(&self, tail: &'static str, body: &Value, effect: Effect) -> Call {
-        let body = body.to_string().into_bytes();
-        Call { surface: REDIS, name: self.name.clone(), tail, body, effect, headers: HeaderMap::new() }
+        Call::post(REDIS, self.name.clone(), tail, body.to_string().into_bytes()).with_effect(effect)
     }
 }
 

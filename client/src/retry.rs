@@ -1,5 +1,9 @@
-//! When to try again: full jitter between tries, the server's own word as a floor, the deadline as the end.
+//! When to try again, and when to stop: full jitter between tries, the server's own word as a floor, the deadline as
+//! the end.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// The clock deadlines are kept in: tokio's, or the host's in a Worker or a page. A `std::time::Instant` converts into
@@ -66,18 +70,48 @@ pub(crate) async fn sleep(pause: Duration) {
 /// The host's `setTimeout` as a future. A host without one gives no pause; the number of retries still bounds the call.
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 pub(crate) async fn sleep(pause: Duration) {
+    let mut timer = Timer(js_sys::wasm_bindgen::JsValue::UNDEFINED);
     let mut start_timer = |resolve: js_sys::Function, _reject: js_sys::Function| {
-        let host = js_sys::global();
-        let timer = js_sys::Reflect::get(&host, &"setTimeout".into()).map(js_sys::Function::from);
-        let started = timer.and_then(|timer| timer.call2(&host, &resolve, &(pause.as_secs_f64() * 1000.0).into()));
-        if started.is_err() {
-            // A promise that is already settled ignores what this returns.
-            let _ = resolve.call0(&host);
+        let pause_ms = (pause.as_secs_f64() * 1000.0).into();
+        match host_function("setTimeout").and_then(|start| start.call2(&js_sys::global(), &resolve, &pause_ms)) {
+            Ok(id) => timer.0 = id,
+            Err(_) => {
+                // A promise that is already settled ignores what this returns.
+                let _ = resolve.call0(&js_sys::global());
+            }
         }
     };
     let promise = js_sys::Promise::new(&mut start_timer);
     // A promise made here is only ever resolved, and with nothing.
     let _ = wasm_bindgen_futures::JsFuture::from(promise).await;
+}
+
+/// A host's timer. Dropping it stops it: one left behind keeps some hosts awake.
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+struct Timer(js_sys::wasm_bindgen::JsValue);
+
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // A timer that has rung, or was never set, is no error to the host.
+        let _ = host_function("clearTimeout").and_then(|stop| stop.call1(&js_sys::global(), &self.0));
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+fn host_function(name: &str) -> Result<js_sys::Function, js_sys::wasm_bindgen::JsValue> {
+    js_sys::Reflect::get(&js_sys::global(), &name.into()).map(js_sys::Function::from)
+}
+
+/// What `future` gives, unless `deadline` comes first; the future is then dropped.
+pub(crate) async fn by<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer = pin!(sleep(left_until(deadline)));
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => timer.as_mut().poll(context).map(|()| None),
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -27,6 +27,11 @@ pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 #[cfg(not(all(target_arch = "wasm32", target_os = "unknown")))]
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(55);
 
+/// How long the kernel lets data lie unsent or unanswered before it gives a connection up: reqwest's own number. An upload
+/// that the database holds back looks the same to it, so it never ends a call before the call's own time.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Settings for a [`Client`].
 #[derive(Clone)]
 pub struct ClientBuilder {
@@ -66,7 +71,8 @@ impl ClientBuilder {
         Ok(Self::new(&url, &key))
     }
 
-    /// The longest a call may take, retries included, where no deadline ends it sooner.
+    /// The longest a call may take, retries included, where no deadline ends it sooner. A stream of rows, a download and a
+    /// subscription may go on for longer: for them it ends with the answer's beginning.
     /// Unit: duration. Default: 10 s. At most 24 h.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -132,6 +138,10 @@ impl ClientBuilder {
             .tcp_nodelay(true)
             // The broker never redirects, and the key must not follow anyone who does.
             .redirect(reqwest::redirect::Policy::none());
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        {
+            http = http.tcp_user_timeout(TCP_USER_TIMEOUT.max(self.timeout));
+        }
         if url.scheme() == "http" {
             // No certificate will be checked, so none is read: a bare container without a trust store works.
             http = http.tls_certs_only([]);

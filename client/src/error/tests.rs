@@ -44,6 +44,12 @@ fn problem_is_told_with_hint_code_and_request() {
 }
 
 #[test]
+fn failed_statement_of_a_batch_is_named() {
+    assert_eq!(from_problem(&json!({"statement": 2})).statement(), Some(2));
+    assert_eq!(from_problem(&json!({})).statement(), None);
+}
+
+#[test]
 fn code_newer_than_this_crate_is_still_told() {
     let error = from_problem(&json!({"type": "/problems/moon_phase", "code": "moon_phase", "sqlstate": null}));
     assert_eq!(error.code(), Some(ProblemCode::Other));
@@ -87,15 +93,18 @@ fn wait_is_taken_from_the_body_before_the_header() {
 fn every_reason_without_a_problem_has_its_outcome_and_retry() {
     use Outcome::{Applied, NotApplied, Unknown};
     // What the client tries again itself, what a caller may, then the outcome of a write and of a read.
-    let expected: [(Reason, bool, [bool; 2], [Outcome; 2]); 11] = [
+    let expected: [(Reason, bool, [bool; 2], [Outcome; 2]); 14] = [
         (Reason::Config(String::new()), false, [false; 2], [NotApplied; 2]),
         (Reason::Setup(transport()), false, [false; 2], [NotApplied; 2]),
         (Reason::Request(String::new()), false, [false; 2], [NotApplied; 2]),
         (Reason::Encode { what: String::new(), source: unreadable() }, false, [false; 2], [NotApplied; 2]),
         (Reason::Deadline, false, [false; 2], [NotApplied; 2]),
         (Reason::Connect(transport()), true, [true; 2], [NotApplied; 2]),
-        (Reason::Timeout(transport()), false, [false, true], [Unknown, NotApplied]),
+        (Reason::Timeout(Some(transport())), false, [false, true], [Unknown, NotApplied]),
         (Reason::Transport(transport()), false, [false, true], [Unknown, NotApplied]),
+        (Reason::Cut, false, [false, true], [Unknown, NotApplied]),
+        (Reason::Upload("x".into()), false, [false; 2], [NotApplied; 2]),
+        (Reason::Row(unreadable()), false, [false; 2], [Unknown, NotApplied]),
         (Reason::Decode(unreadable()), false, [false; 2], [Applied, NotApplied]),
         (Reason::Shape(""), false, [false; 2], [Applied, NotApplied]),
         (Reason::RowNotFound, false, [false; 2], [Applied, NotApplied]),
