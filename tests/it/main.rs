@@ -1,12 +1,16 @@
 //! Integration tests: one binary, real servers.
 
 mod access;
+mod batch;
 mod client;
 mod command_line;
 mod contract;
+mod copy;
 mod faults;
 mod hygiene;
 mod lanes;
 mod load;
 mod redis;
+mod statements;
+mod stream;
 mod types;

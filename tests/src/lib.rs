@@ -4,6 +4,7 @@
 pub mod eventually;
 pub mod http;
 pub mod process;
+pub mod proxy;
 pub mod stack;
 pub mod tls;
 

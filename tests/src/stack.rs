@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::http::Answer;
+use crate::proxy::Proxy;
 use crate::tls;
 
 /// What a test wants to be different.
@@ -24,6 +25,10 @@ pub struct Options {
     pub pool_max: u32,
     /// TOML for the tenant's `limits` table.
     pub limits: String,
+    /// More TOML for the tenant `acme`.
+    pub tenant: String,
+    /// Put a proxy between broker and PostgreSQL.
+    pub proxy: bool,
     /// TOML for the `[server]` section.
     pub server: String,
     /// More of the configuration; `{id}` and `{sha256}` stand for a second key's.
@@ -39,6 +44,8 @@ impl Default for Options {
         Self {
             pool_max: 4,
             limits: String::new(),
+            tenant: String::new(),
+            proxy: false,
             server: String::new(),
             more: String::new(),
             url_parameters: "sslmode=disable".to_owned(),
@@ -51,6 +58,8 @@ impl Default for Options {
 pub struct Stack {
     /// The database server.
     pub postgres: PrivatePostgres,
+    /// The proxy before it, if there is one.
+    pub proxy: Option<Proxy>,
     /// The cache server.
     pub redis: PrivateRedis,
     /// Where they live.
@@ -97,6 +106,7 @@ impl Stack {
         admin.batch_execute("CREATE ROLE app LOGIN PASSWORD 'hidden-password'").await.expect("makes the role");
         admin.batch_execute("CREATE DATABASE app OWNER app").await.expect("makes the database");
         let witness = postgres.admin("app").await.expect("connects");
+        let proxy = if options.proxy { Some(Proxy::start(postgres.port).await) } else { None };
         let [all, reader, redis_only, expired, other] = std::array::from_fn(|_| NewKey::random());
         let key = |key: &NewKey, scopes: &str, more: &str| {
             format!("{{ id = \"{}\", sha256 = \"{}\", scopes = {scopes}{more} }}", key.id, key.sha256)
@@ -112,15 +122,16 @@ impl Stack {
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{}\n\
              [databases.app]\nurl = \"postgres://app@localhost:{}/app?{}\"\npassword = \"hidden-password\"\npool = {{ min = 1, max = {} }}\n\
              [caches.main]\nurl = \"redis://127.0.0.1:{}\"\npassword = \"{}\"\n\
-             [tenants.acme]\ndatabases = [\"app\"]\ncaches = [\"main\"]\nkeys = [{keys}]\nlimits = {{ {} }}\n\
+             [tenants.acme]\ndatabases = [\"app\"]\ncaches = [\"main\"]\nkeys = [{keys}]\nlimits = {{ {} }}\n{}\n\
              [tenants.other]\nkeys = [{}]\n{}\n",
             options.server,
-            postgres.port,
+            proxy.as_ref().map_or(postgres.port, |proxy| proxy.port),
             url_parameters,
             options.pool_max,
             redis.port,
             redis.password,
             options.limits,
+            options.tenant,
             key(&other, "[\"sql:read\", \"sql:write\", \"redis\"]", ""),
             options.more,
         );
@@ -136,6 +147,7 @@ impl Stack {
         }));
         Self {
             postgres,
+            proxy,
             redis,
             scratch,
             broker,
@@ -187,6 +199,12 @@ impl Stack {
     /// A GET, to be changed and then sent.
     pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
         self.http.get(format!("{}{path}", self.url))
+    }
+
+    /// The path of a COPY, with the statement in it.
+    pub fn copy_path(&self, sql: &str) -> String {
+        let address = reqwest::Url::parse_with_params(&format!("{}/v1/db/app/copy", self.url), [("sql", sql)]);
+        address.expect("an address").as_str()[self.url.len()..].to_owned()
     }
 
     /// Sends a request and reads the answer.

@@ -91,14 +91,13 @@ impl LineWriter {
 }
 
 fn csv<'r>(out: &mut Vec<u8>, values: impl Iterator<Item = Option<&'r [u8]>>) {
+    let start = out.len();
     for (index, value) in values.enumerate() {
         if index > 0 {
             out.push(b',');
         }
         let Some(text) = value else { continue };
-        // `\.` alone on a line ends a COPY; quoted it does not.
-        let plain =
-            !text.is_empty() && text != b"\\." && !text.iter().any(|b| matches!(b, b'"' | b',' | b'\n' | b'\r'));
+        let plain = !text.is_empty() && !text.iter().any(|b| matches!(b, b'"' | b',' | b'\n' | b'\r'));
         if plain {
             out.extend_from_slice(text);
             continue;
@@ -111,6 +110,11 @@ fn csv<'r>(out: &mut Vec<u8>, values: impl Iterator<Item = Option<&'r [u8]>>) {
             out.extend_from_slice(part);
         }
         out.push(b'"');
+    }
+    // Alone on a line it would end a COPY that reads this; quoted it does not.
+    if &out[start..] == b"\\." {
+        out.truncate(start);
+        out.extend_from_slice(b"\"\\.\"");
     }
     out.push(b'\n');
 }
@@ -147,6 +151,6 @@ mod tests {
     fn csv_tells_null_from_empty_and_quotes_what_it_must() {
         let text =
             written(LineFormat::Csv, &[[None, Some("")], [Some("say \"hi\""), Some("x\ny")], [Some("1"), Some("\\.")]]);
-        assert_eq!(text, "a,\"b,c\"\n,\"\"\n\"say \"\"hi\"\"\",\"x\ny\"\n1,\"\\.\"\n");
+        assert_eq!(text, "a,\"b,c\"\n,\"\"\n\"say \"\"hi\"\"\",\"x\ny\"\n1,\\.\n");
     }
 }

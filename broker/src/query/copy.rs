@@ -88,6 +88,7 @@ impl CopyIn<'_> {
             let expect = super::Expect { rows: None, max_affected: Some(max) };
             return Err(QueryError::Unexpected { expect, rows: response.rows }.into());
         }
+        lease.session_mut().close_loose();
         trouble::commit(&mut lease, &self.unit.closing(), self.deadline).await?;
         Ok(Loaded { response, queue: started - asked, db: started.elapsed() })
     }
@@ -101,8 +102,8 @@ impl CopyIn<'_> {
         }
         let prepared = prepare::one(lease, statement).await?;
         steps.push(Step::Run { statement: 0, prepared: &prepared, values: Vec::new() });
+        // Nothing but data may follow, so the statement is closed when all is over.
         let mut exchange = Exchange::send(&mut lease.session_mut().channel, &steps, false);
-        prepare::keep_or_close(lease, std::iter::once((statement, &prepared)));
         loop {
             match exchange.next(&mut lease.session_mut().channel).await? {
                 Event::CopyIn => return Ok(exchange),

@@ -135,6 +135,7 @@ pub async fn settle(lease: &mut Lease) {
         Some(())
     };
     if let Ok(Some(())) = timeout(SETTLE_GRACE, work).await {
+        lease.session_mut().close_loose();
         lease.finish();
     }
 }
