@@ -104,6 +104,7 @@ fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &m
             range(path(field), value, 1..=1_000_000, faults);
         }
     }
+    range(path("limits.listeners"), limits.listeners, 1..=1_000_000, faults);
     if limits.burst.is_some() && limits.requests_per_second.is_none() {
         faults.push(Fault::new(path("limits.burst"), "means nothing without `requests_per_second`"));
     }
