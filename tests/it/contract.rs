@@ -198,6 +198,7 @@ async fn operations_pages_are_there_without_a_key() {
     let paths: Vec<&String> = document["paths"].as_object().expect("has paths").keys().collect();
     let told = [
         "/v1/db/{database}/query",
+        "/v1/db/{database}/listen/{channel}",
         "/v1/redis/{cache}",
         "/v1/redis/{cache}/pipeline",
         "/v1/whoami",

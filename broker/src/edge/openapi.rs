@@ -14,6 +14,7 @@ use utoipa::{Modify, OpenApi};
     info(title = "Hearth", description = "PostgreSQL and Redis over stateless HTTP, from warm pools.", license(name = "Apache-2.0 OR MIT")),
     paths(
         super::sql::query,
+        super::listen::listen,
         super::redis::run_command,
         super::redis::run_pipeline,
         super::whoami::whoami,

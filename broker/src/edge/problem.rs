@@ -12,8 +12,8 @@ use super::auth::AuthError;
 use super::call::Call;
 use super::error::Error;
 use crate::base::RequestId;
-use crate::pool::PoolError;
 use crate::pool::redis::CacheError;
+use crate::pool::{ListenError, PoolError};
 use crate::query::QueryError;
 use crate::tenant::AdmissionError;
 
@@ -75,7 +75,7 @@ pub fn facts(error: &Error) -> Facts {
         Error::Admission(AdmissionError::RateLimited { retry_after, .. }) => {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, *retry_after)
         }
-        Error::Admission(AdmissionError::TooManyInFlight { .. }) => {
+        Error::Admission(AdmissionError::TooManyInFlight { .. } | AdmissionError::TooManyListeners { .. }) => {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::TooManyInFlight, SOON)
         }
         Error::UnknownDatabase(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownDatabase),
@@ -88,6 +88,11 @@ pub fn facts(error: &Error) -> Facts {
         }
         Error::Cache(CacheError::TimedOut { .. }) => {
             Facts::ran(StatusCode::GATEWAY_TIMEOUT, Code::StatementTimeout, Outcome::Unknown)
+        }
+        Error::Listen(error) => listen(error),
+        // Told within a stream. To ask again applies nothing twice.
+        Error::ReaderTooSlow { .. } => {
+            Facts::ran(StatusCode::REQUEST_TIMEOUT, Code::ReaderTooSlow, Outcome::NotApplied)
         }
         Error::Draining => Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Draining, SOON),
         Error::NotFound(_) => Facts::refused(StatusCode::NOT_FOUND, Code::NotFound),
@@ -131,6 +136,16 @@ fn pool(error: &PoolError) -> Facts {
     }
 }
 
+fn listen(error: &ListenError) -> Facts {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        ListenError::Down { .. } => Facts::for_now(unavailable, ProblemCode::BackendDown, LATER),
+        ListenError::Refused { db } => from_sqlstate(db.code()),
+        ListenError::TimedOut { .. } => Facts::for_now(unavailable, ProblemCode::QueueDeadline, SOON),
+        ListenError::Closed { .. } => Facts::for_now(unavailable, ProblemCode::Draining, SOON),
+    }
+}
+
 /// By class, and by code where a class is mixed, for a statement that was rolled back.
 fn from_sqlstate(state: &SqlState) -> Facts {
     use ProblemCode as Code;
@@ -164,6 +179,16 @@ pub fn plain(request_id: &RequestId, error: &Error) -> Response {
     let facts = facts(error);
     log(request_id, error, &facts);
     response(request_id, error, &facts)
+}
+
+/// A problem told within a stream that had begun well.
+pub fn in_stream(request_id: &RequestId, error: &Error) -> Problem {
+    let facts = facts(error);
+    // A drain ends every stream there is, and has its own line.
+    if !matches!(error, Error::Draining) {
+        log(request_id, error, &facts);
+    }
+    problem(request_id, error, &facts)
 }
 
 /// The whole chain, once, where the error stops.
@@ -202,7 +227,10 @@ pub fn headers(response: &mut Response, facts: &Facts) {
 
 fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
     let page = super::pages::page(facts.code);
-    let db = if let Error::Query(QueryError::Database { db, .. }) = error { Some(&**db) } else { None };
+    let db = match error {
+        Error::Query(QueryError::Database { db, .. }) | Error::Listen(ListenError::Refused { db }) => Some(&**db),
+        _ => None,
+    };
     Problem {
         type_uri: format!("/problems/{}", page.code),
         title: page.title.to_owned(),
@@ -219,6 +247,7 @@ fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
         violated_policies: match error {
             Error::Admission(AdmissionError::RateLimited { .. }) => vec!["requests".to_owned()],
             Error::Admission(AdmissionError::TooManyInFlight { .. }) => vec!["in-flight".to_owned()],
+            Error::Admission(AdmissionError::TooManyListeners { .. }) => vec!["listeners".to_owned()],
             _ => Vec::new(),
         },
     }

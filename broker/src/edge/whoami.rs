@@ -44,12 +44,16 @@ pub async fn whoami(
             ("requests_per_second".to_owned(), limits.requests_per_second.map(u64::from)),
             ("burst".to_owned(), limits.burst.or(limits.requests_per_second).map(u64::from)),
             ("in_flight".to_owned(), limits.in_flight.map(u64::from)),
+            ("listeners".to_owned(), Some(u64::from(limits.listeners))),
             ("default_timeout_ms".to_owned(), millis(limits.default_timeout)),
             ("max_timeout_ms".to_owned(), millis(limits.max_timeout)),
             ("max_result_bytes".to_owned(), Some(limits.max_result_bytes)),
             ("max_pipeline".to_owned(), Some(u64::from(limits.max_pipeline))),
         ]),
-        usage: BTreeMap::from([("in_flight".to_owned(), u64::from(tenant.in_flight()))]),
+        usage: BTreeMap::from([
+            ("in_flight".to_owned(), u64::from(tenant.in_flight())),
+            ("listeners".to_owned(), u64::from(tenant.listeners())),
+        ]),
     })
     .into_response()
 }

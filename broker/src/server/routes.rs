@@ -10,12 +10,13 @@ use axum::{Extension, Router, middleware};
 use super::layers;
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::edge::{Error, admin, explain, health, openapi, problem, redis, sql, whoami};
+use crate::edge::{Error, admin, explain, health, listen, openapi, problem, redis, sql, whoami};
 
 /// The data interface.
 pub fn data(broker: &Arc<Broker>) -> Router {
     Router::new()
         .route("/v1/db/{database}/query", post(sql::query))
+        .route("/v1/db/{database}/listen/{channel}", get(listen::listen))
         .route("/v1/redis/{cache}", post(redis::run_command))
         .route("/v1/redis/{cache}/", post(redis::run_command))
         .route("/v1/redis/{cache}/pipeline", post(redis::run_pipeline))
