@@ -7,6 +7,7 @@ mod contract;
 mod faults;
 mod hygiene;
 mod lanes;
+mod listen;
 mod load;
 mod redis;
 mod types;
