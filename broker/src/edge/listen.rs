@@ -14,6 +14,7 @@ use hearth_client::wire::{Notification, Problem};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
@@ -95,10 +96,12 @@ async fn subscribe(
     call.admit(tenant, metrics)?;
     check(&channel)?;
     let permit = tenant.admit_listener()?;
+    let asked = Instant::now();
     let subscription = tokio::select! {
         subscribed = database.listeners().subscribe(&channel, deadline) => subscribed?,
         () = broker.draining.cancelled() => return Err(Error::Draining),
     };
+    call.spent(asked.elapsed(), Duration::ZERO);
     let first = Some(event("listening", &Listening { channel: &channel }));
     Ok(Feed {
         source: subscription,
@@ -208,7 +211,6 @@ mod tests {
     use std::sync::Arc;
 
     use http_body_util::BodyExt;
-    use tokio::time::Instant;
 
     use super::*;
     use crate::pool::listen::{Heard, Queue};

@@ -1,11 +1,10 @@
 //! LISTEN and NOTIFY: one session a database hears for everyone, however many subscribers and channels there are.
 //!
 //! [`state`] knows who wants what, [`session`] opens the connection when the first subscriber comes and keeps the server's
-//! list of channels like that one, [`driver`] hands notifications on, [`queue`] holds what a subscriber has not read. The
+//! list of channels like that one, `postgres::hearing` hands notifications on, [`queue`] holds what a subscriber has not read. The
 //! connection is none of the pool's: it lives as long as there are subscribers, and a little longer.
 //! Source: PostgreSQL manual, "NOTIFY" and "LISTEN".
 
-pub mod driver;
 pub mod queue;
 mod session;
 mod state;
@@ -17,7 +16,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_postgres::error::DbError;
 
-pub use driver::Hear;
 pub use queue::{End, Event, Heard, Queue};
 
 use self::state::State;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hearth_client::wire::Notification;
 use tokio::sync::Notify;
 
-/// Events one subscriber may leave unread. A burst of one transaction is spread over readers by `driver`, so that it is a
+/// Events one subscriber may leave unread. A burst of one transaction is spread over readers by `postgres::hearing`, so that it is a
 /// reader who stopped, not one who was not asked yet, that gets here.
 pub const CAPACITY: usize = 256;
 

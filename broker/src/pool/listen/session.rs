@@ -7,7 +7,8 @@ use deadpool_postgres::ClientWrapper;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Hear, Hub, ListenError};
+use super::{Hub, ListenError};
+use crate::pool::postgres::hearing::Hear;
 
 /// How long the session stays after the last subscriber: a page that is loaded again finds it.
 const LINGER: Duration = Duration::from_secs(10);

@@ -15,10 +15,10 @@ use tokio_postgres::config::Host;
 use tokio_postgres::{CancelToken, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::hearing::{self, Hear};
 use super::tls::{self, TapTls};
 use super::wire::{Observed, Tapped};
 use crate::config::DatabaseUrl;
-use crate::pool::listen::{Hear, driver};
 
 /// Settings that fix how values print, so that the same value reads the same everywhere. They come with the startup
 /// message, so `RESET ALL` returns to them. `extra_float_digits` 1 prints the shortest text that reads back exactly.
@@ -187,7 +187,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let ended = match hear {
-        Some(hear) => driver::drive(connection, hear).await,
+        Some(hear) => hearing::drive(connection, hear).await,
         None => connection.await,
     };
     if let Err(error) = ended {

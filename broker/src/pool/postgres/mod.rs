@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod connect;
+pub mod hearing;
 pub mod manager;
 pub mod prepared;
 pub mod reset;

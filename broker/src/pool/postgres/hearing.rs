@@ -11,7 +11,7 @@ use tokio_postgres::{AsyncMessage, Connection, Notification};
 /// Takes one notification; true when a reader has many unread. Dropped when the connection ends.
 pub type Hear = Box<dyn FnMut(Notification) -> bool + Send>;
 
-/// Notifications handed on before readers get a turn: small against [`super::queue::CAPACITY`], so that nobody is too slow
+/// Notifications handed on before readers get a turn: small against `pool::listen::queue::CAPACITY`, so that nobody is too slow
 /// who was never asked.
 const RUN: u32 = 16;
 /// How long the others wait when somebody is far behind. One that has stopped costs them this once for each run between half
