@@ -230,19 +230,22 @@ async fn one_who_stops_reading_is_told_and_dropped_and_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_one_transaction_is_heard_whole_by_all() {
-    const BURST: i32 = 5_000;
     let stack = Stack::start().await;
-    let mut all = join_all((0..100).map(|_| listen(&stack, "rows"))).await;
-    let start = Instant::now();
-    let heard = all.iter_mut().map(|events| async {
-        for number in 1..=BURST {
-            assert_eq!(events.payload().await, number.to_string());
-        }
-    });
-    let burst = "SELECT pg_notify('rows', g::text) FROM generate_series(1, $1::int4) g";
-    let (_, sent) = tokio::join!(join_all(heard), stack.witness.execute(burst, &[&BURST]));
-    sent.expect("the witness can notify");
-    println!("{BURST} notifications were heard by 100 after {} ms", start.elapsed().as_millis());
+    for (subscribers, burst) in [(100, 5_000), (1_000, 500)] {
+        let mut all = join_all((0..subscribers).map(|_| listen(&stack, "rows"))).await;
+        let start = Instant::now();
+        let heard = all.iter_mut().map(|events| async {
+            for number in 1..=burst {
+                assert_eq!(events.payload().await, number.to_string());
+            }
+        });
+        let notify = format!("SELECT pg_notify('rows', g::text) FROM generate_series(1, {burst}) g");
+        let (_, sent) = tokio::join!(join_all(heard), stack.witness.batch_execute(&notify));
+        sent.expect("the witness can notify");
+        println!("{subscribers} heard {burst} notifications after {} ms", start.elapsed().as_millis());
+        drop(all);
+        eventually("all are gone", async || status(&stack).subscribers == 0).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +263,7 @@ async fn the_server_is_told_who_has_left_and_the_connection_closed_a_little_late
     eventually("nobody hears anything", async || status(&stack).channels.is_empty()).await;
     let left = Instant::now();
     let again = listen(&stack, "a").await;
-    assert_eq!(listening_backends(&stack).await, 1, "the same connection");
+    assert_eq!(listening_backends(&stack).await, 1);
     drop(again);
     eventually("the connection is closed", async || listening_backends(&stack).await == 0).await;
     assert!(left.elapsed() > Duration::from_secs(8), "a little later: {:?}", left.elapsed());
@@ -349,7 +352,6 @@ async fn who_may_not_listen_is_told_why() {
     let third = send(request(&stack, "a")).await;
     third.assert_problem(429, "too_many_in_flight", "not_applied");
     assert_eq!(third.body["violated_policies"], json!(["listeners"]));
-    assert!(third.body["detail"].as_str().is_some_and(|detail| detail.starts_with('2')), "{}", third.text);
     drop(first);
     eventually("there is room again", async || request(&stack, "a").send().await.expect("is answered").status() == 200)
         .await;

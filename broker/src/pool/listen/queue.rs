@@ -7,8 +7,8 @@ use bytes::Bytes;
 use hearth_client::wire::Notification;
 use tokio::sync::Notify;
 
-/// Events one subscriber may leave unread. A burst of one transaction is spread over readers by `postgres::hearing`, so that it is a
-/// reader who stopped, not one who was not asked yet, that gets here.
+/// Events one subscriber may leave unread. `postgres::hearing` gives readers their turn in a burst, so that it is one whose
+/// socket is full, not one who was never asked, that gets here.
 pub const CAPACITY: usize = 256;
 
 /// What a subscriber hears.
@@ -60,11 +60,13 @@ pub struct Queue {
 struct Unread {
     events: VecDeque<Event>,
     end: Option<End>,
+    /// The reader has read everything, and has not had its turn since.
+    asleep: bool,
 }
 
 impl Queue {
-    /// Adds an event; answers how many are unread. Errors: [`End`], if this event is not taken and none will be.
-    pub fn push(&self, event: Event) -> Result<usize, End> {
+    /// Adds an event. Errors: [`End`], if this event is not taken and none will be.
+    pub fn push(&self, event: Event) -> Result<(), End> {
         let mut unread = self.unread();
         if let Some(end) = unread.end {
             return Err(end);
@@ -75,10 +77,16 @@ impl Queue {
             return Err(End::TooSlow);
         }
         unread.events.push_back(event);
-        let count = unread.events.len();
         drop(unread);
         self.more.notify_one();
-        Ok(count)
+        Ok(())
+    }
+
+    /// True when much is unread and the reader has been woken, but has not run since: it is not its fault. One that has run and
+    /// left much unread has a full socket, and is not waited for.
+    pub fn is_starved(&self) -> bool {
+        let unread = self.unread();
+        unread.asleep && unread.events.len() > CAPACITY / 2
     }
 
     /// Takes no event from now on. What is unread is thrown away: the reader is told of the end as soon as it reads.
@@ -95,6 +103,7 @@ impl Queue {
         loop {
             {
                 let mut unread = self.unread();
+                unread.asleep = unread.events.is_empty();
                 if let Some(event) = unread.events.pop_front() {
                     return Ok(event);
                 }
@@ -119,8 +128,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_who_stops_is_told_and_costs_nothing_more() {
         let queue = Queue::default();
-        for count in 1..=CAPACITY {
-            assert_eq!(queue.push(Event::Reconnected), Ok(count));
+        for _ in 0..CAPACITY {
+            assert_eq!(queue.push(Event::Reconnected), Ok(()));
         }
         assert_eq!(queue.push(Event::Reconnected), Err(End::TooSlow));
         assert_eq!(queue.push(Event::Reconnected), Err(End::TooSlow));
@@ -128,6 +137,18 @@ mod tests {
         assert!(matches!(queue.next().await, Err(End::TooSlow)));
         queue.end(End::Closed);
         assert!(matches!(queue.next().await, Err(End::TooSlow)), "the first reason stays");
+    }
+
+    #[tokio::test]
+    async fn only_a_reader_who_has_not_had_its_turn_is_waited_for() {
+        let queue = Queue::default();
+        let fill = || (0..CAPACITY).for_each(|_| queue.push(Event::Reconnected).expect("there is room"));
+        let asleep = tokio::time::timeout(std::time::Duration::ZERO, queue.next()).await;
+        assert!(asleep.is_err() && !queue.is_starved(), "it has read everything");
+        fill();
+        assert!(queue.is_starved());
+        queue.next().await.expect("goes on");
+        assert!(!queue.is_starved(), "it has run, and left the rest");
     }
 
     #[tokio::test]

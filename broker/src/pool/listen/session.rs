@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
+use hearth_client::wire::Notification;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Hub, ListenError};
 use crate::pool::postgres::hearing::Hear;
@@ -77,31 +78,14 @@ impl Hub {
     /// One session from dial to end. Errors: there is none.
     async fn session(self: &Arc<Self>) -> Result<Ended, tokio_postgres::Error> {
         let ended = CancellationToken::new();
-        let dialled = self.connector.dial_hearing(self.hear(ended.clone())).await?;
+        let generation = self.state().begin();
+        let ears = Ears { hub: Arc::clone(self), generation, _ended: ended.clone().drop_guard() };
+        let dialled = self.connector.dial_hearing(Box::new(ears)).await?;
         // No tags are kept: nobody would take them.
         dialled.observed.share();
         let result = self.follow(&dialled.client, &ended).await;
         self.state().lost();
         Ok(result)
-    }
-
-    /// What the driver calls with each notification. `ended` is cancelled when the driver ends and drops it.
-    fn hear(self: &Arc<Self>, ended: CancellationToken) -> Hear {
-        let generation = self.state().begin();
-        let (hub, guard) = (Arc::clone(self), ended.drop_guard());
-        Box::new(move |notification| {
-            let _ = &guard;
-            let wire = hearth_client::wire::Notification {
-                channel: notification.channel().to_owned(),
-                payload: notification.payload().to_owned(),
-                pid: notification.process_id(),
-            };
-            let done = hub.state().dispatch(generation, wire);
-            if done.emptied {
-                hub.changed.notify_one();
-            }
-            done.behind
-        })
     }
 
     /// Keeps the server's list like the hub's until nobody is left or the connection is gone.
@@ -168,6 +152,30 @@ impl Hub {
             }
             Err(Failure::Lost) => Err(Lost),
         }
+    }
+}
+
+/// What the driver calls; it drops this when it ends.
+struct Ears {
+    hub: Arc<Hub>,
+    generation: u64,
+    _ended: DropGuard,
+}
+
+impl Hear for Ears {
+    fn hear(&mut self, notification: tokio_postgres::Notification) {
+        let wire = Notification {
+            channel: notification.channel().to_owned(),
+            payload: notification.payload().to_owned(),
+            pid: notification.process_id(),
+        };
+        if self.hub.state().dispatch(self.generation, wire) {
+            self.hub.changed.notify_one();
+        }
+    }
+
+    fn is_ahead(&self) -> bool {
+        self.hub.state().is_ahead()
     }
 }
 

@@ -7,7 +7,7 @@ use hearth_client::wire::Notification;
 use tokio::sync::oneshot;
 
 use super::ListenError;
-use super::queue::{CAPACITY, End, Event, Heard, Queue};
+use super::queue::{End, Event, Heard, Queue};
 
 /// Where a subscriber stands.
 #[derive(Debug)]
@@ -138,23 +138,19 @@ impl State {
         });
     }
 
-    /// Hands a notification to everyone who hears its channel.
-    pub fn dispatch(&mut self, generation: u64, notification: Notification) -> Dispatched {
-        let mut done = Dispatched::default();
+    /// Hands a notification to everyone who hears its channel. True if the channel's last subscriber was too slow.
+    pub fn dispatch(&mut self, generation: u64, notification: Notification) -> bool {
         if generation != self.generation {
-            return done;
+            return false;
         }
         let channel = notification.channel.clone();
         let event = Event::Heard(Arc::new(Heard::new(notification)));
-        done.emptied = self.edit(&channel, |subscribers| {
-            subscribers.retain(|_, subscriber| {
-                // The answer to LISTEN may be behind this in the driver: one that was deaf is told first.
-                let Ok(unread) = subscriber.tell(event.clone()) else { return false };
-                done.behind |= unread > CAPACITY / 2;
-                true
-            });
-        });
-        done
+        self.edit(&channel, |subscribers| subscribers.retain(|_, subscriber| subscriber.tell(event.clone()).is_ok()))
+    }
+
+    /// True while a reader has many unread only because it has not had its turn.
+    pub fn is_ahead(&self) -> bool {
+        self.channels.values().flat_map(BTreeMap::values).any(|subscriber| subscriber.queue.is_starved())
     }
 
     /// Ends every subscription.
@@ -179,15 +175,6 @@ impl State {
     }
 }
 
-/// What a notification has led to.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Dispatched {
-    /// A reader has many unread.
-    pub behind: bool,
-    /// The channel's last subscriber was too slow.
-    pub emptied: bool,
-}
-
 impl Subscriber {
     /// LISTEN is in force. False: it takes nothing any more, or has left.
     fn hears(&mut self) -> bool {
@@ -198,10 +185,11 @@ impl Subscriber {
         }
     }
 
-    fn tell(&mut self, event: Event) -> Result<usize, End> {
+    /// One that was deaf is told first: the answer to LISTEN may be behind the notification in the driver.
+    fn tell(&mut self, event: Event) -> Result<(), End> {
         match self.place {
             // It has not been told that it listens, so nothing is owed to it.
-            Place::Waiting(_) => return Ok(0),
+            Place::Waiting(_) => return Ok(()),
             Place::Deaf => {
                 self.place = Place::Hears;
                 self.queue.push(Event::Reconnected)?;

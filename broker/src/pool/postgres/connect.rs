@@ -77,11 +77,11 @@ impl Connector {
     }
 
     /// As [`Connector::dial`], for a session whose notifications go to `hear`.
-    pub async fn dial_hearing(&self, hear: Hear) -> Result<Dialled, tokio_postgres::Error> {
+    pub async fn dial_hearing(&self, hear: Box<dyn Hear>) -> Result<Dialled, tokio_postgres::Error> {
         self.open(Some(hear)).await
     }
 
-    async fn open(&self, hear: Option<Hear>) -> Result<Dialled, tokio_postgres::Error> {
+    async fn open(&self, hear: Option<Box<dyn Hear>>) -> Result<Dialled, tokio_postgres::Error> {
         let observed = Arc::new(Observed::default());
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, format!("no session within {:?}", self.timeout));
         match tokio::time::timeout(self.timeout, self.sign_in(&observed, hear)).await {
@@ -97,7 +97,7 @@ impl Connector {
     async fn sign_in(
         &self,
         observed: &Arc<Observed>,
-        hear: Option<Hear>,
+        hear: Option<Box<dyn Hear>>,
     ) -> Result<ClientWrapper, tokio_postgres::Error> {
         let socket = match self.socket().await {
             Ok(socket) => socket,
@@ -181,7 +181,7 @@ pub enum CancelError {
     Driver(#[from] tokio_postgres::Error),
 }
 
-async fn drive<S, T>(connection: Connection<S, T>, hear: Option<Hear>)
+async fn drive<S, T>(connection: Connection<S, T>, hear: Option<Box<dyn Hear>>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
