@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::base::hex::sha256_from_hex;
@@ -35,6 +36,10 @@ pub struct Broker {
     pub admin_key: Option<[u8; 32]>,
     /// Requests in flight; closed when the broker drains.
     pub requests: TaskTracker,
+    /// Event streams. They end by themselves when the broker drains, and are not waited for as requests are.
+    pub streams: TaskTracker,
+    /// Cancelled when the broker begins to drain.
+    pub draining: CancellationToken,
 }
 
 /// One API key, resolved.
@@ -79,6 +84,8 @@ impl Broker {
             metrics,
             admin_key: config.server.admin_key_sha256.as_deref().map(hash),
             requests: TaskTracker::new(),
+            streams: TaskTracker::new(),
+            draining: CancellationToken::new(),
         }))
     }
 

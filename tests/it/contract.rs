@@ -198,9 +198,13 @@ async fn operations_pages_are_there_without_a_key() {
     let paths: Vec<&String> = document["paths"].as_object().expect("has paths").keys().collect();
     let told = [
         "/v1/db/{database}/query",
+        "/v1/db/{database}/listen/{channel}",
         "/v1/redis/{cache}",
         "/v1/redis/{cache}/pipeline",
         "/v1/whoami",
+        "/v1/db/{database}/batch",
+        "/v1/db/{database}/statements/{name}",
+        "/v1/db/{database}/copy",
         "/healthz",
         "/readyz",
         "/openapi.json",

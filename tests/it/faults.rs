@@ -296,6 +296,6 @@ async fn hostile_nesting_and_names_are_answered() {
     );
     let path = stack.request("/v1/db/%FF/query", &stack.key).body("{\"sql\": \"SELECT 1\"}");
     stack.send(path).await.assert_problem(404, "unknown_database", "not_applied");
-    let csv = stack.request(QUERY, &stack.key).header("accept", "text/csv").body("{\"sql\": \"SELECT 1\"}");
-    stack.send(csv).await.assert_problem(400, "invalid_request", "not_applied");
+    let image = stack.request(QUERY, &stack.key).header("accept", "image/png").body("{\"sql\": \"SELECT 1\"}");
+    stack.send(image).await.assert_problem(400, "invalid_request", "not_applied");
 }

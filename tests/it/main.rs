@@ -9,6 +9,7 @@ mod copy;
 mod faults;
 mod hygiene;
 mod lanes;
+mod listen;
 mod load;
 mod redis;
 mod statements;

@@ -1,6 +1,7 @@
 //! The harness: private PostgreSQL, Redis and broker for one test, on free loopback ports, gone when the test ends however it
 //! ends.
 
+pub mod events;
 pub mod eventually;
 pub mod http;
 pub mod process;

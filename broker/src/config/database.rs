@@ -37,7 +37,8 @@ pub struct DatabaseConfig {
 pub struct PoolConfig {
     /// Connections opened at start and kept. Default: 1. Range: 0 to `max`.
     pub min: u32,
-    /// Most connections at any time, whatever the load. Default: 16. Range: 1 to 1000.
+    /// Most connections at any time, whatever the load; one more is open while anyone listens (`/listen`). Default: 16.
+    /// Range: 1 to 1000.
     pub max: u32,
     /// Sessions shared by many callers' short reads, among the `max`: statements that can have no effect and were fast and
     /// small before. At most a quarter of `max`; 0 switches them off. Default: 2. Range: 0 to 16.

@@ -80,6 +80,9 @@ pub struct LimitsConfig {
     pub burst: Option<u32>,
     /// Requests running or queueing at one time; over it 429 `too_many_in_flight`. Unset: unlimited. Range: 1 to 1000000.
     pub in_flight: Option<u32>,
+    /// Most event streams (`/listen`) open at one time; over it 429 `too_many_in_flight`. A stream that stands counts here and
+    /// not in `in_flight`. Default: 1000. Range: 1 to 1000000.
+    pub listeners: u32,
     /// Deadline of a request that names none. Unit: duration. Default: `30s`. Range: `1ms..=` `max_timeout`.
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
@@ -111,6 +114,8 @@ impl Default for LimitsConfig {
             requests_per_second: None,
             burst: None,
             in_flight: None,
+            // A stream costs a socket and some kilobytes: a thousand are no burden, and a loop that forgets to close them is found.
+            listeners: 1000,
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_mins(1),
             // At 10 MB a second, 6 GB; an export that needs longer deserves a limit of its own.

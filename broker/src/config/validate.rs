@@ -120,6 +120,7 @@ fn limits_section(path: &str, limits: &LimitsConfig, faults: &mut Vec<Fault>) {
             range(path(field), value, 1..=1_000_000, faults);
         }
     }
+    range(path("limits.listeners"), limits.listeners, 1..=1_000_000, faults);
     if limits.burst.is_some() && limits.requests_per_second.is_none() {
         faults.push(Fault::new(path("burst"), "means nothing without `requests_per_second`"));
     }

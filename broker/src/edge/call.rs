@@ -81,6 +81,18 @@ impl Call {
         Ok(())
     }
 
+    /// Whose it is, once that is known.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_deref()
+    }
+
+    /// What was asked for stands and goes on as a stream: from now on it is not in flight.
+    pub fn stands(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            admission.release();
+        }
+    }
+
     /// Notes where the time went.
     pub fn spent(&mut self, queue: Duration, db: Duration) {
         self.queue = queue;

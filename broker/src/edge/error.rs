@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::pool::ListenError;
 use crate::pool::redis::CacheError;
 use crate::query::command::CommandError;
 use crate::query::{Failure, QueryError};
@@ -60,6 +61,15 @@ pub enum Error {
     /// The command has no answer.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// LISTEN is not in force.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A stream's reader left too much unread.
+    #[error("{unread} events were left unread when the next one came; the stream ends before it")]
+    ReaderTooSlow {
+        /// How many may be.
+        unread: usize,
+    },
     /// The broker is shutting down.
     #[error("the broker is shutting down")]
     Draining,

@@ -21,6 +21,20 @@ pub fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Re
     response.map(|body| Body::new(Guarded { body, ended: false, _guard: guard }))
 }
 
+/// Marks a response that goes on until its reader leaves or the broker drains.
+#[derive(Clone, Copy)]
+struct Stream;
+
+/// Says that the response goes on until its reader leaves or the broker drains: a drain does not wait for its end.
+pub fn mark_stream(response: &mut Response) {
+    response.extensions_mut().insert(Stream);
+}
+
+/// True for a response marked by [`mark_stream`].
+pub fn is_stream(response: &Response) -> bool {
+    response.extensions().get::<Stream>().is_some()
+}
+
 impl<G: Unpin> HttpBody for Guarded<G> {
     type Data = Bytes;
     type Error = axum::Error;

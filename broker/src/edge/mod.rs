@@ -9,6 +9,7 @@ pub mod error;
 pub mod explain;
 pub mod guarded;
 pub mod health;
+pub mod listen;
 pub mod openapi;
 pub mod pages;
 pub mod problem;

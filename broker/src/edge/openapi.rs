@@ -19,6 +19,7 @@ use utoipa::{Modify, OpenApi};
         super::sql::statement::get,
         super::sql::copy::copy_in,
         super::sql::copy::copy_out,
+        super::listen::listen,
         super::redis::run_command,
         super::redis::run_pipeline,
         super::whoami::whoami,

@@ -55,7 +55,7 @@ pages! {
     RateLimited, "rate_limited", "The tenant's request rate is used up",
         "Nothing ran. Wait as `Retry-After` says; the `RateLimit` header on each answer tells what is left.";
     TooManyInFlight, "too_many_in_flight", "Too many of the tenant's requests are in flight",
-        "Nothing ran. Wait for some to finish; `RateLimit-Policy` tells how many may run at once.";
+        "Nothing ran. Wait for some to finish; `RateLimit-Policy` tells how many may run at once, and `violated_policies` whether it is requests or event streams.";
     BackendLost, "backend_lost", "The connection to the database died",
         "The connection died while the statement ran. `outcome` says what is known: `not_applied` may be sent again, after `unknown` look before you do.";
     Overloaded, "overloaded", "The broker or the database has no room for the request",

@@ -14,8 +14,8 @@ use super::call::Call;
 use super::error::Error;
 use crate::base::RequestId;
 use crate::observe::RouteMetrics;
-use crate::pool::PoolError;
 use crate::pool::redis::CacheError;
+use crate::pool::{ListenError, PoolError};
 use crate::query::QueryError;
 use crate::tenant::AdmissionError;
 
@@ -79,7 +79,7 @@ pub fn facts(error: &Error) -> Facts {
         Error::Admission(AdmissionError::RateLimited { retry_after, .. }) => {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, *retry_after)
         }
-        Error::Admission(AdmissionError::TooManyInFlight { .. }) => {
+        Error::Admission(AdmissionError::TooManyInFlight { .. } | AdmissionError::TooManyListeners { .. }) => {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::TooManyInFlight, SOON)
         }
         Error::UnknownDatabase(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownDatabase),
@@ -95,6 +95,11 @@ pub fn facts(error: &Error) -> Facts {
         }
         Error::Cache(CacheError::TimedOut { .. }) => {
             Facts::ran(StatusCode::GATEWAY_TIMEOUT, Code::StatementTimeout, Outcome::Unknown)
+        }
+        Error::Listen(error) => listen(error),
+        // Told within a stream. To ask again applies nothing twice.
+        Error::ReaderTooSlow { .. } => {
+            Facts::ran(StatusCode::REQUEST_TIMEOUT, Code::ReaderTooSlow, Outcome::NotApplied)
         }
         Error::Draining => Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Draining, SOON),
         Error::NotFound(_) => Facts::refused(StatusCode::NOT_FOUND, Code::NotFound),
@@ -134,6 +139,16 @@ fn pool(error: &PoolError) -> Facts {
         PoolError::Overloaded { .. } => Facts::for_now(unavailable, ProblemCode::Overloaded, SOON),
         PoolError::Down { .. } => Facts::for_now(unavailable, ProblemCode::BackendDown, LATER),
         PoolError::Closed { .. } => Facts::for_now(unavailable, ProblemCode::Draining, SOON),
+    }
+}
+
+fn listen(error: &ListenError) -> Facts {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        ListenError::Down { .. } => Facts::for_now(unavailable, ProblemCode::BackendDown, LATER),
+        ListenError::Refused { db } => from_sqlstate(&db.state),
+        ListenError::TimedOut { .. } => Facts::for_now(unavailable, ProblemCode::QueueDeadline, SOON),
+        ListenError::Closed { .. } => Facts::for_now(unavailable, ProblemCode::Draining, SOON),
     }
 }
 
@@ -183,6 +198,16 @@ pub fn streamed(request_id: &RequestId, error: Error, metrics: &RouteMetrics) ->
     line.into()
 }
 
+/// A problem told within a stream that had begun well.
+pub fn in_stream(request_id: &RequestId, error: &Error) -> Problem {
+    let facts = facts(error);
+    // A drain ends every stream there is, and has its own line.
+    if !matches!(error, Error::Draining) {
+        log(request_id, error, &facts);
+    }
+    problem(request_id, error, &facts)
+}
+
 /// The whole chain, once, where the error stops.
 fn log(request_id: &RequestId, error: &Error, facts: &Facts) {
     if !facts.status.is_server_error() {
@@ -220,8 +245,8 @@ pub fn headers(response: &mut Response, facts: &Facts) {
 fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
     let page = super::pages::page(facts.code);
     let failure = if let Error::Query(failure) = error { Some(failure) } else { None };
-    let db = match failure.map(|failure| &failure.error) {
-        Some(QueryError::Database { db, .. }) => Some(&**db),
+    let db = match (error, failure.map(|failure| &failure.error)) {
+        (Error::Listen(ListenError::Refused { db }), _) | (_, Some(QueryError::Database { db, .. })) => Some(&**db),
         _ => None,
     };
     Problem {
@@ -240,6 +265,7 @@ fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
         violated_policies: match error {
             Error::Admission(AdmissionError::RateLimited { .. }) => vec!["requests".to_owned()],
             Error::Admission(AdmissionError::TooManyInFlight { .. }) => vec!["in-flight".to_owned()],
+            Error::Admission(AdmissionError::TooManyListeners { .. }) => vec!["listeners".to_owned()],
             _ => Vec::new(),
         },
     }

@@ -47,6 +47,7 @@ pub async fn whoami(
             ("requests_per_second".to_owned(), limits.requests_per_second.map(u64::from)),
             ("burst".to_owned(), limits.burst.or(limits.requests_per_second).map(u64::from)),
             ("in_flight".to_owned(), limits.in_flight.map(u64::from)),
+            ("listeners".to_owned(), Some(u64::from(limits.listeners))),
             ("default_timeout_ms".to_owned(), millis(limits.default_timeout)),
             ("max_timeout_ms".to_owned(), millis(limits.max_timeout)),
             ("stream_timeout_ms".to_owned(), millis(limits.stream_timeout)),
@@ -54,7 +55,10 @@ pub async fn whoami(
             ("max_batch".to_owned(), Some(u64::from(limits.max_batch))),
             ("max_pipeline".to_owned(), Some(u64::from(limits.max_pipeline))),
         ]),
-        usage: BTreeMap::from([("in_flight".to_owned(), u64::from(tenant.in_flight()))]),
+        usage: BTreeMap::from([
+            ("in_flight".to_owned(), u64::from(tenant.in_flight())),
+            ("listeners".to_owned(), u64::from(tenant.listeners())),
+        ]),
     })
     .into_response()
 }

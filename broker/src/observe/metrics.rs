@@ -88,6 +88,7 @@ pub struct Metrics {
     connect_failures: Counters<BackendLabels>,
     closed: Counters<ReasonLabels>,
     opened: Counters<BackendLabels>,
+    listeners: Gauges<BackendLabels>,
 }
 
 impl Default for Metrics {
@@ -112,6 +113,7 @@ impl Metrics {
             connect_failures: Family::default(),
             closed: Family::default(),
             opened: Family::default(),
+            listeners: Family::default(),
         };
         let mut registry = Registry::with_prefix("hearth");
         let r = &mut registry;
@@ -141,6 +143,11 @@ impl Metrics {
         r.register("connect_failures", "Connections that could not be opened", metrics.connect_failures.clone());
         r.register("connections_closed", "Connections closed by the broker, by reason", metrics.closed.clone());
         r.register("connections_opened", "Shared connections opened", metrics.opened.clone());
+        r.register(
+            "db_listeners",
+            "Event streams that hear notifications, or wait for it, now",
+            metrics.listeners.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -170,6 +177,7 @@ impl Metrics {
             connect_failures: self.connect_failures.get_or_create_owned(&labels),
             opened: self.opened.get_or_create_owned(&labels),
             closed: self.closed.clone(),
+            listeners: self.listeners.clone(),
             backend: labels.backend,
         }
     }
@@ -223,7 +231,7 @@ impl RouteMetrics {
     }
 }
 
-/// Counts one connection as in use until it is dropped.
+/// Counts one of something as in use until it is dropped.
 pub struct ActiveGuard(Gauge<i64, AtomicI64>);
 
 impl Drop for ActiveGuard {
@@ -241,6 +249,7 @@ pub struct PoolMetrics {
     pub connect_failures: Counter<u64, AtomicU64>,
     opened: Counter<u64, AtomicU64>,
     closed: Counters<ReasonLabels>,
+    listeners: Gauges<BackendLabels>,
     backend: String,
 }
 
@@ -248,6 +257,13 @@ impl PoolMetrics {
     /// Counts an opened shared connection, and says which one it is.
     pub fn opened(&self) -> u64 {
         self.opened.inc()
+    }
+
+    /// Counts an event stream until the guard is dropped.
+    pub fn listener(&self) -> ActiveGuard {
+        let gauge = self.listeners.get_or_create_owned(&BackendLabels { backend: self.backend.clone() });
+        gauge.inc();
+        ActiveGuard(gauge)
     }
 
     /// Counts a connection that the broker closed.

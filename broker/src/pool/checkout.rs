@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::error::PoolError;
 use super::lane::{Lanes, Place};
 use super::lease::Lease;
+use super::listen::Hub;
 use super::postgres::connect::Connector;
 use super::postgres::prepared::Sightings;
 use super::postgres::types::Types;
@@ -37,6 +38,7 @@ pub struct Database {
     types: Types,
     schema_epoch: Arc<AtomicU64>,
     lanes: Lanes,
+    listeners: Arc<Hub>,
     prepared_statements: usize,
     max_lifetime: Duration,
     waiting: AtomicU32,
@@ -91,6 +93,7 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| error.to_string())?;
+        let listeners = Hub::new(name.clone(), Arc::clone(&connector), metrics.clone());
         Ok(Arc::new(Self {
             name,
             pool,
@@ -100,6 +103,7 @@ impl Database {
             types: Types::default(),
             schema_epoch,
             lanes: Lanes::new(config.pool.lanes.min(config.pool.max / 4) as usize),
+            listeners,
             prepared_statements: config.pool.prepared_statements as usize,
             max_lifetime: config.pool.max_lifetime,
             waiting: AtomicU32::new(0),
@@ -138,6 +142,11 @@ impl Database {
     /// A place on a lane; `None` where a lease serves better.
     pub fn lane(self: &Arc<Self>) -> Option<Place> {
         self.lanes.take(self, self.prepared_statements)
+    }
+
+    /// Those who listen, and the connection they share.
+    pub fn listeners(&self) -> &Arc<Hub> {
+        &self.listeners
     }
 
     pub(super) fn lanes(&self) -> &Lanes {
@@ -237,6 +246,7 @@ impl Database {
     pub async fn close(&self, deadline: Deadline) {
         self.pool.close();
         self.lanes.close();
+        self.listeners.close();
         self.cleaning.close();
         if tokio::time::timeout_at(deadline.at(), self.cleaning.wait()).await.is_err() {
             tracing::warn!(backend.name = %self.name, "connections of `{}` were closed before they were clean", self.name);

@@ -2,7 +2,8 @@
 //!
 //! 1. `identify`: the request id, so that everything below can log and answer with it.
 //! 2. `catch`: a panic in a handler becomes a 500 with that id; the connection lives on.
-//! 3. `track`: refuses while draining, else counts the request as in flight until its answer is complete.
+//! 3. `track`: refuses while draining, else counts the request as in flight until its answer is complete. An event stream,
+//!    whose answer never is, counts among the streams instead.
 //! 4. `compress`: inside of all these, so that the answer is complete when its compressed form is.
 
 use std::any::Any;
@@ -31,7 +32,8 @@ pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, nex
     } else {
         let handled = std::panic::AssertUnwindSafe(compress::run(request, next)).catch_unwind().await;
         let response = handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()));
-        guarded::until_sent(response, in_flight)
+        let counted = if guarded::is_stream(&response) { broker.streams.token() } else { in_flight };
+        guarded::until_sent(response, counted)
     };
     let value = HeaderValue::from_str(id.as_str()).expect("a request id is plain ASCII");
     response.headers_mut().insert(header::REQUEST_ID, value);

@@ -10,7 +10,7 @@ use axum::{Extension, Router, middleware};
 use super::layers;
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::edge::{Error, admin, explain, health, openapi, problem, redis, sql, whoami};
+use crate::edge::{Error, admin, explain, health, listen, openapi, problem, redis, sql, whoami};
 
 /// The data interface.
 pub fn data(broker: &Arc<Broker>) -> Router {
@@ -19,6 +19,7 @@ pub fn data(broker: &Arc<Broker>) -> Router {
         .route("/v1/db/{database}/batch", post(sql::batch::batch))
         .route("/v1/db/{database}/statements/{name}", post(sql::statement::run).get(sql::statement::get))
         .route("/v1/db/{database}/copy", post(sql::copy::copy_in).get(sql::copy::copy_out))
+        .route("/v1/db/{database}/listen/{channel}", get(listen::listen))
         .route("/v1/redis/{cache}", post(redis::run_command))
         .route("/v1/redis/{cache}/", post(redis::run_command))
         .route("/v1/redis/{cache}/pipeline", post(redis::run_pipeline))

@@ -9,9 +9,16 @@ use super::rate::RateState;
 /// A request that was let in. What runs for a tenant asks for one of these.
 #[derive(Debug)]
 pub struct Admission {
-    _permit: Permit,
+    permit: Option<Permit>,
     /// What is left of the rate, where there is one.
     pub rate: Option<RateState>,
+}
+
+impl Admission {
+    /// The request counts as in flight no longer; what is left of the rate stays known.
+    pub fn release(&mut self) {
+        self.permit = None;
+    }
 }
 
 /// Why a request was not let in. Nothing ran.
@@ -31,6 +38,12 @@ pub enum AdmissionError {
         /// How many may be.
         limit: u32,
     },
+    /// Too many event streams are open already.
+    #[error("{limit} of the tenant's event streams are open already")]
+    TooManyListeners {
+        /// How many may be.
+        limit: u32,
+    },
 }
 
 impl Tenant {
@@ -45,6 +58,11 @@ impl Tenant {
                     retry_after,
                 })?),
             };
-        Ok(Admission { _permit: permit, rate })
+        Ok(Admission { permit: Some(permit), rate })
+    }
+
+    /// Lets one event stream in that was admitted as a request; it counts until the permit is dropped.
+    pub fn admit_listener(&self) -> Result<Permit, AdmissionError> {
+        self.listeners.take().map_err(|limit| AdmissionError::TooManyListeners { limit })
     }
 }

@@ -6,4 +6,5 @@ pub mod policy;
 pub mod rate;
 
 pub use admission::{Admission, AdmissionError};
+pub use inflight::Permit;
 pub use policy::Tenant;

@@ -27,6 +27,7 @@ pub struct Tenant {
     pub policy_header: Option<String>,
     pub(super) rate: Option<Rate>,
     pub(super) in_flight: InFlight,
+    pub(super) listeners: InFlight,
 }
 
 impl Tenant {
@@ -48,6 +49,7 @@ impl Tenant {
             policy_header: policy_header(&limits),
             rate: rate(&limits),
             in_flight: InFlight::new(limits.in_flight),
+            listeners: InFlight::new(Some(limits.listeners)),
             limits,
         }
     }
@@ -60,6 +62,11 @@ impl Tenant {
     /// Requests in flight now.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.count()
+    }
+
+    /// Event streams open now.
+    pub fn listeners(&self) -> u32 {
+        self.listeners.count()
     }
 }
 

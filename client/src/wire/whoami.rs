@@ -23,6 +23,6 @@ pub struct Whoami {
     pub statements: BTreeMap<String, Vec<String>>,
     /// The tenant's limits; null means unlimited.
     pub limits: BTreeMap<String, Option<u64>>,
-    /// What is in use now: `in_flight`.
+    /// What is in use now: `in_flight`, `listeners`.
     pub usage: BTreeMap<String, u64>,
 }

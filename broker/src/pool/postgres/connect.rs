@@ -12,9 +12,10 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio_postgres::config::Host;
-use tokio_postgres::{CancelToken, NoTls};
+use tokio_postgres::{CancelToken, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::hearing::{self, Hear};
 use super::observed::Observed;
 use super::tls::{self, TapTls};
 use super::wire::{Direct, Slot, Tapped};
@@ -75,10 +76,19 @@ impl Connector {
     /// Opens one session within the connect timeout. A failed dial travels whole as the driver's error: the driver is
     /// handed a stream that fails with it.
     pub async fn dial(&self) -> Result<Dialled, tokio_postgres::Error> {
+        self.open(None).await
+    }
+
+    /// As [`Connector::dial`], for a session whose notifications go to `hear`.
+    pub async fn dial_hearing(&self, hear: Box<dyn Hear>) -> Result<Dialled, tokio_postgres::Error> {
+        self.open(Some(hear)).await
+    }
+
+    async fn open(&self, hear: Option<Box<dyn Hear>>) -> Result<Dialled, tokio_postgres::Error> {
         let observed = Arc::new(Observed::default());
         let slot = Slot::default();
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, format!("no session within {:?}", self.timeout));
-        match tokio::time::timeout(self.timeout, self.sign_in(&observed, &slot)).await {
+        match tokio::time::timeout(self.timeout, self.sign_in(&observed, &slot, hear)).await {
             Ok(Ok(client)) => {
                 observed.mark_signed_in();
                 let wire = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -89,7 +99,12 @@ impl Connector {
         }
     }
 
-    async fn sign_in(&self, observed: &Arc<Observed>, slot: &Slot) -> Result<ClientWrapper, tokio_postgres::Error> {
+    async fn sign_in(
+        &self,
+        observed: &Arc<Observed>,
+        slot: &Slot,
+        hear: Option<Box<dyn Hear>>,
+    ) -> Result<ClientWrapper, tokio_postgres::Error> {
         let socket = match self.socket().await {
             Ok(socket) => socket,
             Err(error) => return Err(self.fail(error).await),
@@ -97,12 +112,12 @@ impl Connector {
         let stream = Tapped::new(socket, Arc::clone(observed), Arc::clone(slot));
         let Some(make) = &self.tls else {
             let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;
-            return Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))));
+            return Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear))));
         };
         match tls::for_host::<Socket>(make, self.host_name()) {
             Ok(tls) => {
                 let (client, connection) = self.postgres.connect_raw(stream, TapTls(tls)).await?;
-                Ok(ClientWrapper::new(client, tokio::spawn(drive(connection))))
+                Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear))))
             }
             Err(error) => Err(self.fail(error).await),
         }
@@ -172,8 +187,16 @@ pub enum CancelError {
     Driver(#[from] tokio_postgres::Error),
 }
 
-async fn drive<F: Future<Output = Result<(), tokio_postgres::Error>>>(connection: F) {
-    if let Err(error) = connection.await {
+async fn drive<S, T>(connection: Connection<S, T>, hear: Option<Box<dyn Hear>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let ended = match hear {
+        Some(hear) => hearing::drive(connection, hear).await,
+        None => connection.await,
+    };
+    if let Err(error) = ended {
         // The request that suffers tells its caller; this line is for the reader of debug logs.
         tracing::debug!(error = %error, "a database connection ended");
     }

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod channel;
 pub mod connect;
 pub mod frame;
+pub mod hearing;
 pub mod manager;
 pub mod observed;
 pub mod prepared;
