@@ -240,7 +240,13 @@ impl<'a> Attempt<'a> {
         let mut exchange = Exchange::send(channel, steps, true);
         let mut refused = None;
         loop {
-            match exchange.next(channel).await? {
+            let event = match exchange.next(channel).await {
+                Ok(event) => event,
+                // The connection died between the commit's answer and the next word.
+                Err(_) if ends && !self.unit.is_plain() && exchange.is_through() => return Ok(()),
+                Err(broken) => return Err(broken.into()),
+            };
+            match event {
                 Event::Row { statement, body } => {
                     self.results.row(statement, body, self.budget)?;
                 }

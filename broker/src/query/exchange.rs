@@ -109,6 +109,12 @@ impl Exchange {
         self.left.extend(more.left);
     }
 
+    /// True when every step is through, and only the server's readiness is missing. A `COMMIT` among them has committed: the
+    /// server says so after the fact. A statement that commits by itself does so only when it gets to the `Sync`.
+    pub fn is_through(&self) -> bool {
+        self.left.is_empty()
+    }
+
     /// The next event. Cancel safe. Errors: the connection is over.
     pub async fn next<'c>(&mut self, channel: &'c mut Channel) -> Result<Event<'c>, Broken> {
         loop {
@@ -132,6 +138,7 @@ impl Exchange {
                 (b'E', _) => {
                     let error = Box::new(ServerError::read(channel.take().body));
                     if error.is_fatal {
+                        channel.condemn();
                         return Err(Broken::Ended(error));
                     }
                     return Ok(Event::Refused { statement, error });

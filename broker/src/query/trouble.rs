@@ -92,10 +92,13 @@ pub async fn run_own(lease: &mut Lease, steps: &[Step<'_>]) -> Result<(), Troubl
     let mut exchange = Exchange::send(channel, steps, true);
     let mut refused = None;
     loop {
-        match exchange.next(channel).await? {
-            Event::Refused { error, .. } => refused = Some(error),
-            Event::Ready => return refused.map_or(Ok(()), |error| Err(Trouble::Server(error))),
-            _ => {}
+        match exchange.next(channel).await {
+            Ok(Event::Refused { error, .. }) => refused = Some(error),
+            Ok(Event::Ready) => return refused.map_or(Ok(()), |error| Err(Trouble::Server(error))),
+            Ok(_) => {}
+            // What these steps do is done, a commit too.
+            Err(_) if exchange.is_through() => return Ok(()),
+            Err(broken) => return Err(broken.into()),
         }
     }
 }
@@ -118,6 +121,8 @@ pub async fn commit(lease: &mut Lease, closing: &[Step<'_>], deadline: Deadline)
             settle(lease).await;
             Err(QueryError::Database { db, outcome: Outcome::NotApplied }.into())
         }
+        // The server's last words came before the commit's answer, so there was none.
+        Ok(Err(trouble @ Trouble::Broken(Broken::Ended(_)))) => Err(trouble.into_failure(Outcome::NotApplied)),
         Ok(Err(trouble)) => Err(trouble.into_failure(unknown)),
         Err(_) => Err(QueryError::TimedOut { outcome: unknown }.into()),
     }

@@ -132,6 +132,7 @@ async fn answer(
             b'E' => {
                 let error = Box::new(ServerError::read(message.body));
                 if error.is_fatal {
+                    channel.condemn();
                     return Err(Broken::Ended(error).into());
                 }
                 refused = Some(error);

@@ -240,6 +240,11 @@ impl Channel {
         }
     }
 
+    /// The server has ended the session.
+    pub fn condemn(&mut self) {
+        self.dead = true;
+    }
+
     /// True when it can be used no more.
     pub fn is_dead(&self) -> bool {
         self.dead
