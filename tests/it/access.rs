@@ -124,7 +124,7 @@ async fn requests_in_flight_are_bounded_and_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_interface_wants_its_own_key_and_tells_the_indicators() {
-    let key = hearth_broker::cli::key::NewKey::random();
+    let key = NewKey::random();
     let server = format!("admin_key_sha256 = \"{}\"", key.sha256);
     let stack = Stack::with(Options { server, ..Options::default() }).await;
     stack.ok("SELECT 1").await;

@@ -3,6 +3,7 @@
 mod access;
 mod client;
 mod command_line;
+mod compression;
 mod contract;
 mod faults;
 mod hygiene;
