@@ -3,7 +3,9 @@
 mod access;
 mod batch;
 mod client;
+mod client_bulk;
 mod command_line;
+mod compression;
 mod contract;
 mod copy;
 mod faults;

@@ -31,7 +31,8 @@ pub struct ServerConfig {
     /// SHA-256 (hexadecimal) of the key the admin interface asks for as a bearer token. Unset: the admin interface
     /// answers without one, which is allowed on loopback only.
     pub admin_key_sha256: Option<String>,
-    /// Largest request body; a larger one is 413 `request_too_large`. Unit: size. Default: `4MiB`. Range: `1KiB..=64MiB`.
+    /// Largest request body, counted when it is no longer compressed; a larger one is 413 `request_too_large`. Unit: size.
+    /// Default: `4MiB`. Range: `1KiB..=64MiB`.
     #[serde(deserialize_with = "units::bytes::deserialize")]
     #[schemars(with = "String")]
     pub max_request_bytes: u64,

@@ -101,7 +101,7 @@ pub async fn collect(encoding: Encoding, body: Body, limit: u64, drained: u64) -
     }
     match read {
         Ok(whole) => whole.ok_or(Error::RequestTooLarge { limit }),
-        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<axum::Error>()) => {
+        Err(error) if matches!(error.get_ref(), Some(cause) if cause.is::<axum::Error>()) => {
             Err(Error::Invalid(format!("the request body broke off: {error}")))
         }
         Err(error) => {

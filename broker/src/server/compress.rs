@@ -55,7 +55,7 @@ mod tests {
     use futures_util::{TryStreamExt, stream};
     use http::HeaderName;
     use http::header::{CONTENT_LENGTH, CONTENT_TYPE, VARY};
-    use tokio::io::{AsyncRead, AsyncReadExt};
+    use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt};
     use tokio::sync::mpsc;
     use tokio_util::io::StreamReader;
 
@@ -67,8 +67,7 @@ mod tests {
         handler.layer(middleware::from_fn(run)).oneshot(request).await.expect("is answered")
     }
 
-    fn decoder(encoding: &str, body: Body) -> Box<dyn AsyncRead + Unpin> {
-        let raw = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+    fn decoder<'a>(encoding: &str, raw: impl AsyncBufRead + Unpin + 'a) -> Box<dyn AsyncRead + Unpin + 'a> {
         match encoding {
             "gzip" => Box::new(GzipDecoder::new(raw)),
             "br" => Box::new(BrotliDecoder::new(raw)),
@@ -98,7 +97,8 @@ mod tests {
             let router = Router::new().route("/", get(async move || handler().await));
             let response = asked(router, name).await;
             assert_eq!(encoding(&response), name);
-            let mut read = decoder(name, response.into_body());
+            let mut raw = StreamReader::new(response.into_body().into_data_stream().map_err(io::Error::other));
+            let mut read = decoder(name, &mut raw);
             for row in ["{\"n\":1}\n", "{\"n\":2}\n"] {
                 rows.send(row).await.expect("is read");
                 let mut got = vec![0; row.len()];
@@ -108,6 +108,8 @@ mod tests {
             }
             drop(rows);
             assert_eq!(read.read_to_end(&mut Vec::new()).await.expect("ends well"), 0, "{name}");
+            drop(read);
+            assert!(raw.fill_buf().await.expect("ends well").is_empty(), "{name}");
         }
     }
 
