@@ -173,3 +173,34 @@ fn peak_bytes() -> usize {
     let kilobytes: usize = line.split_whitespace().nth(1).expect("has a number").parse().expect("is a number");
     kilobytes * 1024
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_data_may_come_compressed_and_a_cut_loads_nothing() {
+    let stack = Stack::start().await;
+    stack.ok("CREATE TABLE t (id int4)").await;
+    let lines: Vec<String> = (0..50_000).map(|n| format!("{n}\n")).collect();
+    let data = lines.concat();
+    for encoding in ["gzip", "br", "zstd"] {
+        let small = compressed(encoding, data.as_bytes()).await;
+        let load = async |body: Vec<u8>| {
+            let request = stack.request(&stack.copy_path("COPY t FROM STDIN"), &stack.key);
+            stack.send(request.header("content-encoding", encoding).body(body)).await
+        };
+        let whole = load(small.clone()).await;
+        assert_eq!((&whole.body["rows"], &whole.body["bytes"]), (&json!(50_000), &json!(data.len())), "{}", whole.text);
+        stack.ok("TRUNCATE t").await;
+        load(small[..small.len() / 2].to_vec()).await.assert_problem(400, "invalid_request", "not_applied");
+        load(data.clone().into_bytes()).await.assert_problem(400, "invalid_request", "not_applied");
+        assert_eq!(stack.count("SELECT count(*) FROM t").await, 0, "{encoding}");
+    }
+    let request = stack.request(&stack.copy_path("COPY t FROM STDIN"), &stack.key).header("content-encoding", "lzma");
+    stack.send(request.body("1\n")).await.assert_problem(400, "invalid_request", "not_applied");
+    for encoding in ["gzip", "br", "zstd"] {
+        let rows = stack.request("/v1/db/app/query", &stack.key).header("accept-encoding", encoding);
+        let rows = rows.header("accept", "text/csv").body(r#"{"sql": "SELECT generate_series(1, 50000) AS n"}"#);
+        let rows = rows.send().await.expect("begins");
+        assert_eq!(rows.headers()["content-encoding"], encoding);
+        let text = plain(encoding, &rows.bytes().await.expect("reads to its end")).await;
+        assert!(text.starts_with(b"n\n1\n2\n") && text.ends_with(b"\n50000\n"), "{encoding}");
+    }
+}

@@ -21,7 +21,7 @@ use crate::broker::Broker;
 use crate::config::Scope;
 use crate::edge::auth::AuthError;
 use crate::edge::call::{BackendPath, Call};
-use crate::edge::{Error, problem};
+use crate::edge::{Error, encoding, problem};
 use crate::encode::columns::Format;
 use crate::query::copy::{CopyIn, Source};
 use crate::query::reading::CopyDirection;
@@ -85,7 +85,7 @@ async fn load(
         sender_timeout: broker.server.reader_timeout,
         metrics: &asked.metrics,
     };
-    let mut upload = Upload(body);
+    let mut upload = Upload(encoding::decoded(headers, body)?);
     let loaded = match copy.go(&mut upload).await {
         Ok(loaded) => loaded,
         Err(failure) => {
