@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import report
+from bulk import Bulk
 from load import LoadError
 from scenarios import LoadScenario, Plan, Run, scenarios
 from servers import Ground, ServerError, Servers
@@ -36,6 +37,13 @@ def main() -> int:
         try:
             _say("starting PostgreSQL, PgBouncer, Redis, Webdis and the broker")
             servers = Servers(ground, program, options.pgbouncer)
+            bulk = Bulk(servers, 16 if options.quick else options.mib, 1 if options.quick else min(options.rounds, 3), _say)
+            reached = [] if options.only == "load" else bulk.go()
+            if reached:
+                print(report.bulk(bulk.table(), reached))
+                print()
+            if options.only == "bulk":
+                return 2 if options.check and any(target.word == "missed" for target in reached) else 0
             targets = scenarios(servers)
             # So that the whole takes at most twice the time of a quiet machine.
             series = Rounds(servers, targets, plan, repeats=0 if options.quick else wanted * len(targets))
@@ -48,7 +56,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("bench: interrupted; everything it started is gone", file=sys.stderr)
         return 130
-    return _tell(options, servers, rounds, series.left_out)
+    missed = any(target.word == "missed" for target in reached)
+    return _tell(options, servers, rounds, series.left_out) or (2 if options.check and missed else 0)
 
 
 class Rounds:
@@ -103,6 +112,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often all targets are measured in turn (5)")
     parser.add_argument("--seconds", type=float, default=4, help="length of one run, whole seconds (4)")
     parser.add_argument("--quick", action="store_true", help="one round of short runs: does it work, not how fast")
+    parser.add_argument("--only", choices=["load", "bulk"], help="many small requests alone, or large results and batches alone")
+    parser.add_argument("--mib", type=int, default=1024, help="size of the large result, as COPY writes it (1024)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run to a file")
     parser.add_argument("--check", action="store_true", help="exit with 2 if a target is missed")
     parser.add_argument("--broker", type=_absolute, metavar="FILE", help="a broker that is built already")

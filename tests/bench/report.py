@@ -65,6 +65,18 @@ def table(rounds: list[Round], titles: dict[str, str]) -> str:
     return _aligned(head, lines)
 
 
+def bulk(rows: list[list[str]], targets: list) -> str:
+    """Large results and batches: one line a way to move them, then one a target."""
+    head = ["large results and bulk data", "MiB/s", "seconds", "broker s/GiB", "backend s/GiB", "MiB over idle"]
+    lines = []
+    for target in targets:
+        wanted = [f"≥ {target.at_least:g}"] if target.at_least is not None else []
+        wanted += [f"≤ {target.at_most:g}"] if target.at_most is not None else []
+        spread = f"{min(target.values):.2f}–{max(target.values):.2f}"
+        lines.append([target.title, f"{target.median:.2f}", spread, " ".join(wanted), target.word])
+    return _aligned(head, rows) + "\n\n" + _aligned(["target", "median", "min–max", "wanted", ""], lines)
+
+
 def comparison(found: list[Verdict]) -> str:
     """One line a ratio."""
     head = ["ratio (median of the rounds' ratios)", "value", "min–max", "target", ""]

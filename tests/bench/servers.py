@@ -232,16 +232,19 @@ class Webdis:
 class Hearth:
     """The broker, with one tenant whose key, rate and requests in flight are checked on every request."""
 
-    def __init__(self, ground: Ground, postgres: Postgres, redis: Redis, program: Path) -> None:
+    def __init__(
+        self, ground: Ground, postgres: Postgres, redis: Redis, program: Path, name: str = "hearth",
+        database_port: int | None = None,
+    ) -> None:  # fmt: skip
         port, admin_port = free_port(), free_port()
         secret = secrets.token_urlsafe(32)
         digest = hashlib.sha256(secret.encode()).hexdigest()
         self.key = f"hk_bench.{secret}"
-        settings = ground.folder / "hearth.toml"
+        settings = ground.folder / f"{name}.toml"
         settings.touch(mode=0o600)
         settings.write_text(
             f'[server]\nlisten = "127.0.0.1:{port}"\nadmin_listen = "127.0.0.1:{admin_port}"\n'
-            f'[databases.app]\nurl = "postgres://hearth@127.0.0.1:{postgres.port}/bench?sslmode=disable"\n'
+            f'[databases.app]\nurl = "postgres://hearth@127.0.0.1:{database_port or postgres.port}/bench?sslmode=disable"\n'
             f'password = "{postgres.password}"\npool = {{ min = {POOL}, max = {POOL} }}\n'
             f'[caches.main]\nurl = "redis://127.0.0.1:{redis.port}"\n'
             '[tenants.bench]\ndatabases = ["app"]\ncaches = ["main"]\n'
@@ -252,7 +255,7 @@ class Hearth:
         self.version = _first_match(r"hearth (\S+)", subprocess.check_output([program, "--version"], text=True))
         # As the user who runs the benchmark: the build folder may be closed to others.
         self.pid = ground.start(
-            "hearth", program, "serve", "--config", settings, ready=lambda: _get(f"{self.url}/readyz"), own_user=True
+            name, program, "serve", "--config", settings, ready=lambda: _get(f"{self.url}/readyz"), own_user=True
         )
 
 
@@ -264,13 +267,21 @@ class Servers:
         self.pgbouncer = PgBouncer(ground, self.postgres, pgbouncer)
         self.redis = Redis(ground)
         self.webdis = Webdis(ground, self.redis)
+        self.ground, self.program = ground, hearth
         self.hearth = Hearth(ground, self.postgres, self.redis, hearth)
 
+    def another_hearth(self, database_port: int) -> "Hearth":
+        """A second broker, whose way to PostgreSQL leads through another port."""
+        return Hearth(self.ground, self.postgres, self.redis, self.program, "far", database_port)
+
     def pids(self) -> dict[str, int]:
-        return {name: server.pid for name, server in vars(self).items()}
+        return {name: server.pid for name, server in self._servers()}
 
     def versions(self) -> dict[str, str]:
-        return {name: server.version for name, server in vars(self).items()}
+        return {name: server.version for name, server in self._servers()}
+
+    def _servers(self) -> list[tuple[str, object]]:
+        return [(name, server) for name, server in vars(self).items() if hasattr(server, "pid")]
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ mod hygiene;
 mod lanes;
 mod listen;
 mod load;
+mod openapi;
 mod redis;
 mod statements;
 mod stream;
