@@ -26,8 +26,10 @@ async fn no_answer_is_undocumented_and_none_is_a_server_error() {
     let mut command = Command::new(program);
     command.current_dir(stack.scratch.path()).stdin(Stdio::null()).kill_on_drop(true);
     command.arg("--config-file").arg(folder.join("schemathesis.toml"));
-    command.args(["run", &format!("{}/openapi.json", stack.url), "--no-color", "--seed", "1", "--max-examples", "40"]);
+    command.args(["run", &format!("{}/openapi.json", stack.url), "--no-color", "--seed", "1", "--max-examples", "100"]);
     command.args(["--header", &format!("Authorization: Bearer {}", stack.key), "--exclude-operation-id", ENDLESS]);
+    // Random SQL is refused though it is a valid string, and HTTP allows headers that nobody knows.
+    command.args(["--exclude-checks", "positive_data_acceptance,negative_data_rejection"]);
     command.args(["--request-timeout", "20", "--continue-on-failure", "--generation-database", "none"]);
     let ended = command.output().await.expect("the program runs");
     let told = String::from_utf8_lossy(&ended.stdout);

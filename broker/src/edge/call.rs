@@ -21,6 +21,9 @@ use crate::config::LimitsConfig;
 use crate::observe::RouteMetrics;
 use crate::tenant::{Admission, Tenant};
 
+/// The largest deadline that is a number to every reader of JSON Schema's `int64`.
+const MAX_TIMEOUT_MS: u64 = i64::MAX as u64;
+
 /// One data request.
 pub struct Call {
     /// Its id.
@@ -151,7 +154,8 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
     let Some(value) = headers.get(header::TIMEOUT_MS) else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let millis =
-        millis.ok_or_else(|| Error::Invalid("Hearth-Timeout-Ms must be a whole number of milliseconds".to_owned()))?;
+    let millis = millis.filter(|millis| (1..=MAX_TIMEOUT_MS).contains(millis)).ok_or_else(|| {
+        Error::Invalid("Hearth-Timeout-Ms must be a whole number of milliseconds, at least 1".to_owned())
+    })?;
     Ok(Some(Duration::from_millis(millis)))
 }

@@ -38,7 +38,7 @@ const MAX_CHANNEL_BYTES: usize = 63;
     params(
         ("database" = String, Path, description = "The database's name"),
         ("channel" = String, Path, description = "The channel's name as it stands, case and all: 1 to 63 bytes"),
-        ("hearth-timeout-ms" = Option<u64>, Header, description = "How long to wait for LISTEN to be in force, in milliseconds; it does not end the stream"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "How long to wait for LISTEN to be in force, in milliseconds; it does not end the stream"),
         ("x-request-id" = Option<String>, Header, description = "Echoed, logged and put into every problem"),
     ),
     responses(

@@ -41,7 +41,7 @@ type Written = (StatusCode, Vec<u8>);
     params(
         ("cache" = String, Path, description = "The cache's name"),
         ("upstash-encoding" = Option<String>, Header, description = "`base64`: every string in the result is base64"),
-        ("hearth-timeout-ms" = Option<u64>, Header, description = "The caller's deadline for the whole request, in milliseconds"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "The caller's deadline for the whole request, in milliseconds"),
     ),
     request_body(content = Vec<serde_json::Value>, description = "The command's name and its arguments: strings, numbers, booleans"),
     responses(
@@ -77,7 +77,7 @@ pub async fn run_command(
     params(
         ("cache" = String, Path, description = "The cache's name"),
         ("upstash-encoding" = Option<String>, Header, description = "`base64`: every string in the results is base64"),
-        ("hearth-timeout-ms" = Option<u64>, Header, description = "The caller's deadline for the whole request, in milliseconds"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "The caller's deadline for the whole request, in milliseconds"),
     ),
     request_body(content = Vec<Vec<serde_json::Value>>, description = "Commands, each an array of its name and arguments"),
     responses(

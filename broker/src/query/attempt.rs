@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use hearth_client::wire::Notice;
+use hearth_client::wire::{Notice, Outcome};
 
 use super::error::QueryError;
 use super::exchange::{Event, Exchange, Step};
 use super::prepare::{self, Unprepared};
 use super::unit::{Expect, Unit};
+use crate::base::Deadline;
 use crate::encode::rows::RowError;
 use crate::encode::{Columns, RowWriter, TooLarge};
 use crate::pool::Lease;
@@ -87,17 +88,19 @@ impl Unprepared {
 pub struct Attempt<'a> {
     unit: &'a Unit<'a>,
     budget: Budget,
+    deadline: Deadline,
     prepared: Vec<Option<Arc<Prepared>>>,
     results: Results,
 }
 
 impl<'a> Attempt<'a> {
     /// An attempt that has not begun. `earlier` are results that references may mean beside the unit's own.
-    pub fn new(unit: &'a Unit<'a>, budget: Budget, earlier: &[Vec<u8>]) -> Self {
+    pub fn new(unit: &'a Unit<'a>, budget: Budget, deadline: Deadline, earlier: &[Vec<u8>]) -> Self {
         let prepared = vec![None; unit.statements.len()];
         Self {
             unit,
             budget,
+            deadline,
             prepared,
             results: Results { earlier: earlier.len(), done: earlier.to_vec(), ..Results::default() },
         }
@@ -233,6 +236,11 @@ impl<'a> Attempt<'a> {
         ends: bool,
         standing: &mut Standing,
     ) -> Result<(), Fault> {
+        // Not before here: the answer to what was prepared may have come just at the deadline.
+        if self.deadline.has_passed() {
+            let cause = Cause::Refused(QueryError::TimedOut { outcome: Outcome::NotApplied });
+            return Err(Fault { statement: None, cause });
+        }
         let channel = &mut lease.session_mut().channel;
         if ends && self.unit.commits() {
             standing.committing_from = Some(channel.sent_bytes());

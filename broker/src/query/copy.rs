@@ -102,6 +102,7 @@ impl CopyIn<'_> {
         }
         let prepared = prepare::one(lease, statement).await?;
         steps.push(Step::Run { statement: 0, prepared: &prepared, values: Vec::new() });
+        trouble::in_time(self.deadline)?;
         // Nothing but data may follow, so the statement is closed when all is over.
         let mut exchange = Exchange::send(&mut lease.session_mut().channel, &steps, false);
         loop {

@@ -154,7 +154,7 @@ impl Run<'_> {
         let budget = Budget { max_bytes, max_rows, harmless: self.is_harmless() };
         let mut late = false;
         let ended = {
-            let mut running = pin!(Attempt::new(self.unit, budget, self.earlier).run(lease, standing));
+            let mut running = pin!(Attempt::new(self.unit, budget, self.deadline, self.earlier).run(lease, standing));
             match timeout_at(self.deadline.at(), &mut running).await {
                 Ok(ended) => Some(ended),
                 Err(_) => {

@@ -150,6 +150,7 @@ impl Streaming<'_> {
         };
         let mut steps = opening;
         steps.push(Step::Run { statement: 0, prepared: &prepared, values });
+        trouble::in_time(self.deadline)?;
         let channel = &mut lease.session_mut().channel;
         channel.limit_rows(self.max_row_bytes);
         let exchange = Exchange::send(channel, &steps, true);

@@ -86,6 +86,11 @@ pub fn note(notices: &mut Vec<Notice>, notice: Notice) {
     }
 }
 
+/// Errors: the deadline has passed, and nothing is started any more.
+pub fn in_time(deadline: Deadline) -> Result<(), QueryError> {
+    if deadline.has_passed() { Err(QueryError::TimedOut { outcome: Outcome::NotApplied }) } else { Ok(()) }
+}
+
 /// Runs steps of the broker's own to the server's readiness.
 pub async fn run_own(lease: &mut Lease, steps: &[Step<'_>]) -> Result<(), Trouble> {
     let channel = &mut lease.session_mut().channel;
@@ -109,9 +114,7 @@ pub async fn run_own(lease: &mut Lease, steps: &[Step<'_>]) -> Result<(), Troubl
 pub async fn commit(lease: &mut Lease, closing: &[Step<'_>], deadline: Deadline) -> Result<(), Failure> {
     let rolls_back = closing.len() > 1;
     let unknown = if rolls_back { Outcome::NotApplied } else { Outcome::Unknown };
-    if deadline.has_passed() {
-        return Err(QueryError::TimedOut { outcome: Outcome::NotApplied }.into());
-    }
+    in_time(deadline)?;
     match timeout_at(deadline.at() + SETTLE_GRACE, run_own(lease, closing)).await {
         Ok(Ok(())) => {
             lease.finish();

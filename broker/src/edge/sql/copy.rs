@@ -38,7 +38,7 @@ const FORMAT: Format = Format { rows: RowShape::Object, values: ValueFormat::Jso
     params(
         ("database" = String, Path, description = "The database's name"),
         ("sql" = String, Query, description = "COPY … FROM STDIN …", example = "COPY users FROM STDIN (FORMAT csv)"),
-        ("hearth-timeout-ms" = Option<u64>, Header, description = "The caller's deadline for the whole request, in milliseconds"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "The caller's deadline for the whole request, in milliseconds"),
     ),
     request_body(content = String, content_type = "application/octet-stream", description = "The data, as the COPY says"),
     responses((status = 200, description = "Everything is loaded", body = CopyResponse), Problems)
@@ -103,7 +103,7 @@ async fn load(
     params(
         ("database" = String, Path, description = "The database's name"),
         ("sql" = String, Query, description = "COPY … TO STDOUT …", example = "COPY users TO STDOUT (FORMAT csv, HEADER)"),
-        ("hearth-timeout-ms" = Option<u64>, Header, description = "The caller's deadline for the whole request, in milliseconds"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "The caller's deadline for the whole request, in milliseconds"),
     ),
     responses((status = 200, description = "The data, as the COPY says", content(
         (String = "text/csv"), (String = "text/plain"), (String = "application/octet-stream"))), Problems)

@@ -25,7 +25,7 @@ use crate::query::{Expect, Statement, Unit, Value};
     post, path = "/v1/db/{database}/query", tag = "sql", operation_id = "query", security(("key" = [])),
     params(
         ("database" = String, Path, description = "The database's name"),
-        ("hearth-timeout-ms" = Option<u64>, Header, description = "The caller's deadline for the whole request, in milliseconds"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "The caller's deadline for the whole request, in milliseconds"),
         ("x-request-id" = Option<String>, Header, description = "Echoed, logged and put into every problem"),
     ),
     request_body = QueryRequest,

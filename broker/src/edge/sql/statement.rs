@@ -33,7 +33,7 @@ const ETAG_BYTES: usize = 16;
     params(
         ("database" = String, Path, description = "The database's name"),
         ("name" = String, Path, description = "The statement's name"),
-        ("hearth-timeout-ms" = Option<u64>, Header, description = "The caller's deadline for the whole request, in milliseconds"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "The caller's deadline for the whole request, in milliseconds"),
     ),
     request_body = StatementRequest,
     responses((status = 200, description = "The result", content(
