@@ -183,6 +183,11 @@ fn check_tells_every_fault_with_its_path() {
     assert!(told.contains("databases.app.password") && told.contains("NOT_SET_ANYWHERE"), "{told}");
     std::fs::write(&file, "[databases.app]\nurl = \"postgres://u@h/d\"\n").expect("writes");
     assert!(run(&["check", "--config", &file.display().to_string()]).contains("is good"));
+    std::fs::create_dir(folder.join("sql")).expect("makes a folder");
+    std::fs::write(folder.join("sql/get_user.sql"), "-- params: id\nSELECT $1, $2\n").expect("writes");
+    std::fs::write(&file, "[databases.app]\nurl = \"postgres://u@h/d\"\nstatements_dir = \"sql\"\n").expect("writes");
+    let told = run(&["check", "--config", &file.display().to_string()]);
+    assert!(told.contains("databases.app.statements.get_user.sql: has `$2`"), "beside the file: {told}");
     assert!(run(&["check", "--config", "/nowhere.toml"]).contains("/nowhere.toml"));
     std::fs::remove_dir_all(folder).expect("removes");
 }
