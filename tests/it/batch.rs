@@ -240,8 +240,8 @@ async fn the_transaction_is_as_the_request_says() {
         let answer = stack.post(BATCH, &json!({"statements": show, "transaction": wrong})).await;
         answer.assert_problem(400, "invalid_request", "not_applied");
     }
-    let slow = json!({"statements": [{"sql": "INSERT INTO t VALUES (1)"}, {"sql": "SELECT pg_sleep(20)"}, {"sql": "SELECT 1"}]});
-    let request = stack.request(BATCH, &stack.key).header("hearth-timeout-ms", "300").body(slow.to_string());
+    let late = json!({"statements": [{"sql": "INSERT INTO t VALUES (1)"}, {"sql": "SELECT pg_sleep(20)"}, {"sql": "SELECT 1"}]});
+    let request = stack.request(BATCH, &stack.key).header("hearth-timeout-ms", "300").body(late.to_string());
     stack.send(request).await.assert_problem(504, "statement_timeout", "not_applied");
     assert_eq!(stack.count("SELECT count(*) FROM t").await, 0);
 }
@@ -335,12 +335,12 @@ async fn money_is_conserved_while_connections_are_killed() {
         refused.extend(not);
     }
     over.store(true, Ordering::Relaxed);
-    let killed = killer.await.expect("the killer ends");
+    let kills = killer.await.expect("the killer ends");
     assert_eq!(stack.count("SELECT sum(balance)::int8 FROM account").await, 10_000);
     let rows = stack.witness.query("SELECT id FROM done", &[]).await.expect("reads");
     let done: HashSet<u64> = rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect();
     assert!(acknowledged.is_subset(&done), "an acknowledged transfer is lost");
     assert!(refused.is_disjoint(&done), "a transfer called not applied has happened");
-    assert!(killed > 0);
-    assert!(acknowledged.len() > 500, "{} of {TRANSFERS} went through, {killed} killed", acknowledged.len());
+    assert!(kills > 0);
+    assert!(acknowledged.len() > 500, "{} of {TRANSFERS} went through, {kills} killed", acknowledged.len());
 }

@@ -135,7 +135,7 @@ async fn rows_flow_while_the_statement_runs() {
     }
     assert_eq!(stack.running().await, 1, "it still runs");
     drop(answer);
-    let left = std::time::Instant::now();
+    let left = tokio::time::Instant::now();
     eventually("a reader that leaves stops the statement", async || stack.running().await == 0).await;
     println!("stopped {} ms after its reader had left", left.elapsed().as_millis());
 }

@@ -188,11 +188,11 @@ pub fn plain(request_id: &RequestId, error: &Error) -> Response {
 }
 
 /// The last line of a stream that broke off.
-pub fn streamed(request_id: &RequestId, error: Error, metrics: &RouteMetrics) -> Bytes {
-    let facts = facts(&error);
-    log(request_id, &error, &facts);
+pub fn streamed(request_id: &RequestId, error: &Error, metrics: &RouteMetrics) -> Bytes {
+    let facts = facts(error);
+    log(request_id, error, &facts);
     metrics.failed(code_name(facts.code));
-    let error = Box::new(problem(request_id, &error, &facts));
+    let error = Box::new(problem(request_id, error, &facts));
     let mut line = serde_json::to_vec(&StreamTail::Error { error }).expect("a problem is plain data");
     line.push(b'\n');
     line.into()

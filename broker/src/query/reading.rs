@@ -21,7 +21,14 @@ pub struct Reading {
     /// `PREPARE TRANSACTION`.
     pub prepares_transaction: bool,
     /// `FROM STDIN` or `TO STDOUT` outside of parentheses.
-    pub copies: Option<CopyDirection>,
+    pub copies: Option<Copies>,
+}
+
+/// What a COPY copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copies {
+    /// Which way.
+    pub direction: CopyDirection,
     /// `csv` stands behind that.
     pub names_csv: bool,
 }
@@ -96,9 +103,10 @@ pub fn read(sql: &str) -> Reading {
                 note(&mut reading, &word, after_dot);
                 reading.writes |= ["insert", "update", "delete", "merge", "into"].contains(&word.as_str());
                 reading.prepares_transaction |= word == "transaction" && previous == "prepare";
-                reading.names_csv |= reading.copies.is_some() && word == "csv";
-                if depth == 0 && reading.copies.is_none() {
-                    reading.copies = copies(&previous, &word);
+                match &mut reading.copies {
+                    Some(copies) => copies.names_csv |= word == "csv",
+                    None if depth == 0 => reading.copies = copies(&previous, &word),
+                    None => {}
                 }
                 name = Some(follow(name, word.clone(), &previous));
                 previous = word;
@@ -109,12 +117,13 @@ pub fn read(sql: &str) -> Reading {
     reading
 }
 
-fn copies(previous: &str, word: &str) -> Option<CopyDirection> {
-    match (previous, word) {
-        ("from", "stdin") => Some(CopyDirection::In),
-        ("to", "stdout") => Some(CopyDirection::Out),
-        _ => None,
-    }
+fn copies(previous: &str, word: &str) -> Option<Copies> {
+    let direction = match (previous, word) {
+        ("from", "stdin") => CopyDirection::In,
+        ("to", "stdout") => CopyDirection::Out,
+        _ => return None,
+    };
+    Some(Copies { direction, names_csv: false })
 }
 
 fn note(reading: &mut Reading, word: &str, after_dot: bool) {

@@ -155,17 +155,16 @@ impl Run<'_> {
         let mut late = false;
         let ended = {
             let mut running = pin!(Attempt::new(self.unit, budget, self.deadline, self.earlier).run(lease, standing));
-            match timeout_at(self.deadline.at(), &mut running).await {
-                Ok(ended) => Some(ended),
-                Err(_) => {
-                    let cancelled = canceller.cancel().await;
-                    if let Err(error) = &cancelled {
-                        tracing::warn!(backend.name = %self.database.name(), error = %error, "a cancellation did not get through");
-                    }
-                    late = cancelled.is_err();
-                    // The cancelled statement says itself what became of it: refused with 57014, or finished just before.
-                    timeout(CANCEL_GRACE, running).await.ok()
+            if let Ok(ended) = timeout_at(self.deadline.at(), &mut running).await {
+                Some(ended)
+            } else {
+                let ended = canceller.cancel().await;
+                if let Err(error) = &ended {
+                    tracing::warn!(backend.name = %self.database.name(), error = %error, "a cancellation did not get through");
                 }
+                late = ended.is_err();
+                // The cancelled statement says itself what became of it: refused with 57014, or finished just before.
+                timeout(CANCEL_GRACE, running).await.ok()
             }
         };
         if late {

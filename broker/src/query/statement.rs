@@ -121,7 +121,7 @@ impl<'a> Statement<'a> {
             return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
         }
         let reading = read(sql);
-        if reading.first != "copy" || reading.copies != Some(direction) {
+        if reading.first != "copy" || reading.copies.map(|copies| copies.direction) != Some(direction) {
             let wanted = match direction {
                 CopyDirection::In => "COPY … FROM STDIN",
                 CopyDirection::Out => "COPY … TO STDOUT",
@@ -184,7 +184,7 @@ impl<'a> Statement<'a> {
 
     /// True for a COPY that names CSV.
     pub fn mentions_csv(&self) -> bool {
-        self.reading.names_csv
+        self.reading.copies.is_some_and(|copies| copies.names_csv)
     }
 
     /// The earlier result that it refers to and that comes last, if it refers to any.

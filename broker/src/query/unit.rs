@@ -97,6 +97,7 @@ impl<'a> Unit<'a> {
 
     /// In a transaction in any case, which may last so long: the server's own limit is made for short statements. Unit:
     /// milliseconds, as text.
+    #[must_use]
     pub fn lasting(mut self, timeout_ms: &'a str) -> Self {
         self.begin.get_or_insert_default();
         self.settings.extend(["statement_timeout", timeout_ms]);

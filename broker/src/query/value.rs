@@ -72,7 +72,7 @@ impl<'a> Value<'a> {
             Self::Json(raw) => params::param(raw, ty),
             Self::Text(text) if text.contains('\0') => Err(ParamError::Nul),
             Self::Text(text) => Ok(TextParam(Some(text.clone().into_bytes()))),
-            Self::Ref(reference) => params::param(&*reference.resolve(results).map_err(ParamError::Reference)?, ty),
+            Self::Ref(reference) => params::param(&reference.resolve(results).map_err(ParamError::Reference)?, ty),
         }
     }
 }

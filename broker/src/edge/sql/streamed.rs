@@ -18,7 +18,7 @@ use crate::query::{Failure, Stream};
 
 /// The body of a streamed answer.
 struct Pieces {
-    pieces: mpsc::Receiver<Result<Bytes, Failure>>,
+    left: mpsc::Receiver<Result<Bytes, Failure>>,
     /// Failures are lines of their own.
     tells_failures: bool,
     request_id: RequestId,
@@ -35,7 +35,7 @@ pub fn response(
     metrics: &RouteMetrics,
 ) -> Response {
     let body = Pieces {
-        pieces: stream.pieces,
+        left: stream.pieces,
         tells_failures: format == Some(LineFormat::Ndjson),
         request_id: request_id.clone(),
         metrics: metrics.clone(),
@@ -52,11 +52,11 @@ impl HttpBody for Pieces {
         if self.is_over {
             return Poll::Ready(None);
         }
-        match ready!(self.pieces.poll_recv(cx)) {
+        match ready!(self.left.poll_recv(cx)) {
             Some(Ok(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             Some(Err(failure)) => {
                 self.is_over = true;
-                let line = problem::streamed(&self.request_id, failure.into(), &self.metrics);
+                let line = problem::streamed(&self.request_id, &failure.into(), &self.metrics);
                 if self.tells_failures {
                     return Poll::Ready(Some(Ok(Frame::data(line))));
                 }
