@@ -96,6 +96,13 @@ async fn what_ends_transactions_is_refused_before_anything_runs() {
     let sly = batch(&stack, json!([{"sql": "INSERT INTO t VALUES (1)"}, {"sql": "CALL sly()"}])).await;
     sly.assert_problem(422, "statement_failed", "not_applied");
     assert_eq!(stack.count("SELECT count(*) FROM t").await, 0);
+    // More than the protocol can count: refused, and nothing breaks.
+    let nulls: Vec<Value> = vec![Value::Null; 70_000];
+    let many = json!([{"sql": "SELECT $1", "params": nulls, "types": nulls}]);
+    batch(&stack, many).await.assert_problem(400, "invalid_request", "not_applied");
+    let settings: serde_json::Map<String, Value> = (0..101).map(|n| (format!("app.s{n}"), json!("x"))).collect();
+    let many = stack.post(BATCH, &json!({"statements": [{"sql": "SELECT 1"}], "settings": settings})).await;
+    assert!([400, 403].contains(&many.status), "{}", many.text);
     batch(&stack, json!([])).await.assert_problem(400, "invalid_request", "not_applied");
     let many: Vec<Value> = (0..101).map(|_| json!({"sql": "SELECT 1"})).collect();
     batch(&stack, json!(many)).await.assert_problem(400, "invalid_request", "not_applied");
@@ -236,6 +243,17 @@ async fn the_transaction_is_as_the_request_says() {
     assert_eq!((&refused.body["statement"], &refused.body["sqlstate"]), (&json!(1), &json!("25006")));
     let reader = stack.send(stack.request(BATCH, &stack.reader).body(write.to_string())).await;
     reader.assert_problem(403, "forbidden", "not_applied");
+    // What a reader may not do, it may not do by changing the transaction either.
+    for sly in [
+        json!([{"sql": "SET TRANSACTION READ WRITE"}, {"sql": "INSERT INTO t VALUES (1)"}]),
+        json!([{"sql": "SET transaction_read_only = off"}, {"sql": "INSERT INTO t VALUES (1)"}]),
+        json!([{"sql": "DO $$ BEGIN SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1); END $$"}]),
+        json!([{"sql": "SELECT set_config('transaction_read_only', 'off', false)"}, {"sql": "INSERT INTO t VALUES (1)"}]),
+    ] {
+        let sly = stack.send(stack.request(BATCH, &stack.reader).body(json!({"statements": sly}).to_string())).await;
+        assert!([403, 422].contains(&sly.status), "{}", sly.text);
+        assert_eq!(stack.count("SELECT count(*) FROM t").await, 0);
+    }
     for wrong in [json!({"isolation": "none"}), json!({"isolate": "serializable"}), json!(7)] {
         let answer = stack.post(BATCH, &json!({"statements": show, "transaction": wrong})).await;
         answer.assert_problem(400, "invalid_request", "not_applied");

@@ -128,6 +128,10 @@ async fn a_setting_needs_leave_and_ends_with_the_request() {
     }
     let shown = stack.ok("SELECT current_setting('app.user_id', true) AS v").await;
     assert!(shown.first().is_null() || shown.first() == "", "{}", shown.text);
+    for wrong in [json!({"app.x": "1", "APP.X": "2"}), (0..101).map(|n| (format!("app.s{n}"), json!("x"))).collect()] {
+        let body = json!({"sql": "SELECT 1", "settings": wrong});
+        stack.post(QUERY, &body).await.assert_problem(400, "invalid_request", "not_applied");
+    }
     let odd = json!({"sql": "SELECT 1", "settings": {"app.x": "a\u{0}b"}});
     stack.post(QUERY, &odd).await.assert_problem(400, "invalid_request", "not_applied");
     let odd = json!({"sql": "SELECT current_setting('app.x') AS v", "settings": {"app.x": "it's; \"odd\" \\ $1"}});

@@ -7,6 +7,7 @@ use hearth_client::wire::{Notice, Outcome};
 use super::error::QueryError;
 use super::exchange::{Event, Exchange, Step};
 use super::prepare::{self, Unprepared};
+use super::trouble;
 use super::unit::{Expect, Unit};
 use crate::base::Deadline;
 use crate::encode::rows::RowError;
@@ -14,8 +15,6 @@ use crate::encode::{Columns, RowWriter, TooLarge};
 use crate::pool::Lease;
 use crate::pool::postgres::{Broken, Prepared, ServerError, ask, frame};
 
-/// Notices kept of one statement. A loop that raises one a row would fill the answer otherwise.
-const MAX_NOTICES: usize = 100;
 /// Beyond the limit on encoded bytes: a row is longer on the wire than in JSON by its headers, four bytes a column.
 const ROW_HEADERS_BYTES: u64 = 8 * 1024;
 
@@ -265,7 +264,7 @@ impl<'a> Attempt<'a> {
                     standing.committed |= self.unit.is_plain();
                     self.results.complete(statement, tag, self.budget);
                 }
-                Event::Notice(notice) => self.results.notice(notice),
+                Event::Notice(notice) => trouble::note(&mut self.results.notices, notice),
                 Event::Refused { statement, error } => {
                     standing.refused = true;
                     refused = Some(Fault { statement, cause: Cause::Server(error) });
@@ -352,12 +351,6 @@ impl Results {
         let body = writer.finish(tag, &std::mem::take(&mut self.notices));
         self.bytes += body.len() as u64;
         self.done.push(body);
-    }
-
-    fn notice(&mut self, notice: Notice) {
-        if self.notices.len() < MAX_NOTICES {
-            self.notices.push(notice);
-        }
     }
 
     fn verdict(&self) -> Result<(), Fault> {

@@ -21,6 +21,6 @@ pub use error::{Failure, QueryError};
 pub use habits::Habits;
 pub use run::{Answer, Limits, Run};
 pub use statement::Statement;
-pub use stream::{Stream, Streaming};
+pub use stream::{Piece, Stream, Streaming};
 pub use unit::{Expect, Unit};
 pub use value::Value;

@@ -24,6 +24,8 @@ pub struct Statement<'a> {
     reading: Reading,
 }
 
+/// Parameters of one statement: a 16-bit count in the protocol.
+const MAX_PARAMS: usize = 65_535;
 /// Words that begin or end a transaction. One request is one transaction here.
 const TRANSACTION: [&str; 8] = ["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"];
 /// Words that read.
@@ -107,6 +109,11 @@ impl<'a> Statement<'a> {
     ) -> Result<Self, QueryError> {
         if sql.contains('\0') || types.into_iter().flatten().flatten().any(|name| name.contains('\0')) {
             return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
+        }
+        if params.len() > MAX_PARAMS {
+            return Err(QueryError::Refused(format!(
+                "there are more than {MAX_PARAMS} parameters, the protocol's limit"
+            )));
         }
         let reading = read(sql);
         if let Some(refusal) = refusal(&reading) {
@@ -194,6 +201,11 @@ impl<'a> Statement<'a> {
             Value::Json(_) | Value::Text(_) => None,
         };
         self.params.iter().filter_map(refers).max()
+    }
+
+    /// How many of its parameters refer to earlier results.
+    pub fn references(&self) -> usize {
+        self.params.iter().filter(|value| matches!(value, Value::Ref(_))).count()
     }
 
     /// True where a count of affected rows would miss some: it writes, and reports the rows it returns.

@@ -55,10 +55,20 @@ pub struct Streaming<'a> {
     pub metrics: &'a RouteMetrics,
 }
 
+/// A part of a stream. One that is over without its end or its failure was cut.
+pub enum Piece {
+    /// Some of it.
+    Data(Bytes),
+    /// It broke off.
+    Failed(Failure),
+    /// It is whole.
+    End,
+}
+
 /// A stream that has begun.
 pub struct Stream {
-    /// Pieces, in order; an error is the last.
-    pub pieces: mpsc::Receiver<Result<Bytes, Failure>>,
+    /// Its parts, in order.
+    pub pieces: mpsc::Receiver<Piece>,
     /// The data of a COPY are binary.
     pub is_binary: bool,
     /// Time spent waiting for a connection.
@@ -105,9 +115,7 @@ impl Streaming<'_> {
             learn_names(&mut lease, self.deadline).await;
             lease.begin();
             lease.needs(self.unit.cleanup(self.database.catalog().names().as_deref()));
-            let canceller = lease.canceller();
-            let begun = timeout_at(self.deadline.at(), self.begin(lease)).await;
-            match begun {
+            match timeout_at(self.deadline.at(), self.begin(lease)).await {
                 Ok(Ok(pump)) => {
                     let (sender, pieces) = mpsc::channel(PIECES);
                     let (is_binary, active) = (pump.is_binary, self.metrics.active());
@@ -123,11 +131,8 @@ impl Streaming<'_> {
                     attempt += 1;
                 }
                 Ok(Err(trouble)) => return Err(trouble.into_failure(Outcome::NotApplied)),
-                Err(_) => {
-                    // The dropped lease cancels too; asking first frees the connection sooner.
-                    let _ = canceller.cancel().await;
-                    return Err(QueryError::TimedOut { outcome: Outcome::NotApplied }.into());
-                }
+                // The dropped lease cancels.
+                Err(_) => return Err(QueryError::TimedOut { outcome: Outcome::NotApplied }.into()),
             }
         }
     }
@@ -218,8 +223,12 @@ impl Pump {
     }
 
     /// Reads to the end, and hands on, until the reader leaves or is too slow.
-    async fn run(mut self, pieces: mpsc::Sender<Result<Bytes, Failure>>) {
+    async fn run(mut self, pieces: mpsc::Sender<Piece>) {
         while !self.is_through {
+            if self.deadline.has_passed() {
+                let timed_out = QueryError::TimedOut { outcome: Outcome::NotApplied };
+                return self.fail(&pieces, timed_out.into()).await;
+            }
             let wait =
                 if self.len() == 0 { self.deadline.at() } else { self.deadline.at().min(Instant::now() + LINGER) };
             let full = self.len() >= PIECE_BYTES;
@@ -240,10 +249,7 @@ impl Pump {
                     }
                     return self.fail(&pieces, trouble.into_failure(Outcome::NotApplied)).await;
                 }
-                Err(_) if self.deadline.has_passed() => {
-                    let timed_out = QueryError::TimedOut { outcome: Outcome::NotApplied };
-                    return self.fail(&pieces, timed_out.into()).await;
-                }
+                Err(_) if self.deadline.has_passed() => continue,
                 Ok(Ok(())) if !full && self.len() < PIECE_BYTES && !self.is_through => continue,
                 Ok(Ok(())) | Err(_) => {}
             }
@@ -257,7 +263,9 @@ impl Pump {
                     let (command, count) = split_tag(&self.tag);
                     writer.finish(command, count, &self.notices);
                 }
-                if !self.hand_on(&pieces).await {
+                let whole = self.hand_on(&pieces).await
+                    && matches!(timeout(self.reader_timeout, pieces.send(Piece::End)).await, Ok(Ok(())));
+                if !whole {
                     self.cut("its reader was too slow");
                 }
             }
@@ -291,7 +299,7 @@ impl Pump {
     }
 
     /// False: the reader has taken nothing for too long, or has left.
-    async fn hand_on(&mut self, pieces: &mpsc::Sender<Result<Bytes, Failure>>) -> bool {
+    async fn hand_on(&mut self, pieces: &mpsc::Sender<Piece>) -> bool {
         let piece = match &mut self.sink {
             Sink::Lines(writer) => writer.take(),
             Sink::Data(buffer) => std::mem::replace(buffer, Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4)),
@@ -299,13 +307,13 @@ impl Pump {
         if piece.is_empty() {
             return true;
         }
-        matches!(timeout(self.reader_timeout, pieces.send(Ok(piece.into()))).await, Ok(Ok(())))
+        matches!(timeout(self.reader_timeout, pieces.send(Piece::Data(piece.into()))).await, Ok(Ok(())))
     }
 
-    async fn fail(mut self, pieces: &mpsc::Sender<Result<Bytes, Failure>>, failure: Failure) {
+    async fn fail(mut self, pieces: &mpsc::Sender<Piece>, failure: Failure) {
         // The rows before it are the caller's.
         let _ = self.hand_on(pieces).await;
-        let _ = timeout(self.reader_timeout, pieces.send(Err(failure))).await;
+        let _ = timeout(self.reader_timeout, pieces.send(Piece::Failed(failure))).await;
     }
 
     /// The dropped lease cancels the statement and makes the connection clean.

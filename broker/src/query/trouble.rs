@@ -16,8 +16,10 @@ use crate::pool::postgres::{Broken, ServerError, ask};
 
 /// How long the server may take to roll back.
 const SETTLE_GRACE: Duration = Duration::from_secs(1);
-/// Notices kept of one statement.
+/// Notices kept of one statement. A loop that raises one a row would fill the answer otherwise.
 const MAX_NOTICES: usize = 100;
+/// What they may say, all together. Unit: bytes.
+const MAX_NOTICE_BYTES: usize = 64 * 1024;
 
 /// Why a stream or a copy broke off, before its transaction was to end.
 #[derive(Debug)]
@@ -81,7 +83,13 @@ impl Trouble {
 
 /// Keeps a notice, if there are not too many.
 pub fn note(notices: &mut Vec<Notice>, notice: Notice) {
-    if notices.len() < MAX_NOTICES {
+    let length = |notice: &Notice| {
+        notice.message.len()
+            + notice.detail.as_ref().map_or(0, String::len)
+            + notice.hint.as_ref().map_or(0, String::len)
+    };
+    let bytes: usize = notices.iter().map(length).sum();
+    if notices.len() < MAX_NOTICES && bytes + length(&notice) <= MAX_NOTICE_BYTES {
         notices.push(notice);
     }
 }

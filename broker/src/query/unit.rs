@@ -11,6 +11,11 @@ use super::statement::Statement;
 use crate::pool::postgres::Cleanup;
 use crate::pool::postgres::catalog::Names;
 
+/// Settings of one request. Row-level security takes a few.
+const MAX_SETTINGS: usize = 100;
+/// References of one batch: each reads a whole earlier result.
+const MAX_REFERENCES: usize = 256;
+
 /// What must hold for a statement's count of rows; else everything is rolled back.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Expect {
@@ -70,6 +75,18 @@ impl<'a> Unit<'a> {
     ) -> Result<Self, QueryError> {
         if settings.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
             return Err(QueryError::Refused("a setting contains a NUL character".to_owned()));
+        }
+        if settings.len() > MAX_SETTINGS {
+            return Err(QueryError::Refused(format!("there are more than {MAX_SETTINGS} settings")));
+        }
+        let mut names: Vec<String> = settings.keys().map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(QueryError::Refused("a setting stands twice; their names do not differ by case".to_owned()));
+        }
+        let references: usize = statements.iter().map(Statement::references).sum();
+        if references > MAX_REFERENCES {
+            return Err(QueryError::Refused(format!("there are more than {MAX_REFERENCES} references")));
         }
         let path = settings.iter().find(|(name, _)| name.eq_ignore_ascii_case("search_path"));
         for statement in &mut statements {
@@ -152,6 +169,10 @@ impl<'a> Unit<'a> {
     pub fn opening(&self) -> Vec<Step<'_>> {
         let Some(begin) = self.begin else { return Vec::new() };
         let mut steps = vec![Step::Own(begin_sql(begin), Vec::new())];
+        if begin.read_only {
+            // Once a snapshot is taken, nothing can make the transaction READ WRITE: `SET TRANSACTION` could before.
+            steps.push(Step::Own("SELECT".into(), Vec::new()));
+        }
         steps.extend(set(&self.settings));
         steps
     }

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use crate::encode::params::{self, ParamError, TextParam};
 use tokio_postgres::types::Type;
 
+/// The largest result that may be referred to: each reference reads all of it. Unit: bytes.
+const MAX_RESULT_BYTES: usize = 1 << 20;
+
 /// One parameter.
 #[derive(Debug)]
 pub enum Value<'a> {
@@ -102,6 +105,9 @@ impl Reference {
     fn resolve(&self, results: &[Vec<u8>]) -> Result<Box<RawValue>, String> {
         let nothing = |what: &str| format!("refers to `{}`: {what}", self.text);
         let result = results.get(self.statement).ok_or_else(|| nothing("that statement comes later"))?;
+        if result.len() > MAX_RESULT_BYTES {
+            return Err(nothing(&format!("the result is larger than {MAX_RESULT_BYTES} bytes, too large to refer to")));
+        }
         let Encoded { rows, row_count } =
             serde_json::from_slice(result).map_err(|error| nothing(&format!("the result does not read: {error}")))?;
         let value = match &self.path {

@@ -14,11 +14,11 @@ use crate::base::RequestId;
 use crate::edge::problem;
 use crate::encode::LineFormat;
 use crate::observe::RouteMetrics;
-use crate::query::{Failure, Stream};
+use crate::query::{Piece, Stream};
 
 /// The body of a streamed answer.
 struct Pieces {
-    left: mpsc::Receiver<Result<Bytes, Failure>>,
+    left: mpsc::Receiver<Piece>,
     /// Failures are lines of their own.
     tells_failures: bool,
     request_id: RequestId,
@@ -52,10 +52,14 @@ impl HttpBody for Pieces {
         if self.is_over {
             return Poll::Ready(None);
         }
-        match ready!(self.left.poll_recv(cx)) {
-            Some(Ok(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-            Some(Err(failure)) => {
-                self.is_over = true;
+        let part = ready!(self.left.poll_recv(cx));
+        if let Some(Piece::Data(data)) = part {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        self.is_over = true;
+        match part {
+            Some(Piece::End) => Poll::Ready(None),
+            Some(Piece::Failed(failure)) => {
                 let line = problem::streamed(&self.request_id, &failure.into(), &self.metrics);
                 if self.tells_failures {
                     return Poll::Ready(Some(Ok(Frame::data(line))));
@@ -63,10 +67,7 @@ impl HttpBody for Pieces {
                 // CSV has no place for it: a body that ends in order would look whole.
                 Poll::Ready(Some(Err(axum::Error::new("the stream broke off"))))
             }
-            None => {
-                self.is_over = true;
-                Poll::Ready(None)
-            }
+            _ => Poll::Ready(Some(Err(axum::Error::new("the stream was cut")))),
         }
     }
 }

@@ -273,7 +273,7 @@ impl Channel {
 
     /// Begins to throw away a message that is not here in full, if it is a row too long to be read.
     fn begins_to_skip(&mut self, kind: u8, length: usize) -> Result<bool, Broken> {
-        if kind == b'D' && length > self.max_row {
+        if matches!(kind, b'D' | b'd') && length > self.max_row {
             self.skipping = length;
             return Ok(true);
         }
