@@ -161,11 +161,12 @@ impl<'a> Attempt<'a> {
             }
             self.check(start..at)?;
             if ends || (at == count && unit.is_plain()) {
-                return self.results.verdict();
+                return self.results.verdict(true);
             }
+            // Not committed yet: nothing more is built on a result that was cut short.
+            self.results.verdict(false)?;
             if at == count {
-                self.exchange(lease, &unit.closing(), true, standing).await?;
-                return self.results.verdict();
+                return self.exchange(lease, &unit.closing(), true, standing).await;
             }
             if at < count && self.prepared[at].is_none() {
                 self.prepare_now(lease, at).await?;
@@ -353,9 +354,8 @@ impl Results {
         self.done.push(body);
     }
 
-    fn verdict(&self) -> Result<(), Fault> {
-        let fault =
-            |(statement, limit)| Fault { statement: Some(statement), cause: Cause::TooLarge { limit, done: true } };
+    fn verdict(&self, done: bool) -> Result<(), Fault> {
+        let fault = |(statement, limit)| Fault { statement: Some(statement), cause: Cause::TooLarge { limit, done } };
         self.too_large.map_or(Ok(()), |too_large| Err(fault(too_large)))
     }
 }

@@ -20,8 +20,20 @@ pub struct Reading {
     pub temporary: bool,
     /// `PREPARE TRANSACTION`.
     pub prepares_transaction: bool,
-    /// `FROM STDIN` or `TO STDOUT` outside of parentheses.
+    /// `CONCURRENTLY` stands somewhere.
+    pub concurrently: Concurrently,
+    /// `FROM STDIN` or `TO STDOUT`, where that is the first FROM or TO outside of parentheses.
     pub copies: Option<Copies>,
+}
+
+/// Whether a command works in several transactions of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Concurrently {
+    /// In one.
+    #[default]
+    No,
+    /// In several: what is half done stays when it is refused.
+    Yes,
 }
 
 /// What a COPY copies.
@@ -66,6 +78,7 @@ pub fn read(sql: &str) -> Reading {
     let mut previous = String::new();
     let mut after_dot = false;
     let mut depth = 0_i32;
+    let mut has_target = false;
     for token in Tokens::new(sql) {
         match token {
             Token::Mark(b'.') => {
@@ -103,9 +116,16 @@ pub fn read(sql: &str) -> Reading {
                 note(&mut reading, &word, after_dot);
                 reading.writes |= ["insert", "update", "delete", "merge", "into"].contains(&word.as_str());
                 reading.prepares_transaction |= word == "transaction" && previous == "prepare";
+                if word == "concurrently" {
+                    reading.concurrently = Concurrently::Yes;
+                }
                 match &mut reading.copies {
                     Some(copies) => copies.names_csv |= word == "csv",
-                    None if depth == 0 => reading.copies = copies(&previous, &word),
+                    // The first one decides: `FROM 'file' WHERE a IS DISTINCT FROM stdin` reads a file.
+                    None if depth == 0 && !has_target && ["from", "to"].contains(&previous.as_str()) => {
+                        has_target = true;
+                        reading.copies = copies(&previous, &word);
+                    }
                     None => {}
                 }
                 name = Some(follow(name, word.clone(), &previous));

@@ -178,7 +178,8 @@ impl Run<'_> {
     fn if_lost(&self, lease: &Lease, standing: &Standing) -> Outcome {
         let sent = lease.session().channel.sent_bytes();
         let nothing_committed = standing.committing_from.is_none_or(|from| sent == from);
-        if nothing_committed || standing.refused || self.is_harmless() { Outcome::NotApplied } else { Outcome::Unknown }
+        let refused = standing.refused && self.if_refused() == Outcome::NotApplied;
+        if nothing_committed || refused || self.is_harmless() { Outcome::NotApplied } else { Outcome::Unknown }
     }
 
     /// A refusal rolls everything back, but for code that may have committed halfway.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::QueryError;
-use super::reading::{CopyDirection, Reading, read};
+use super::reading::{Concurrently, CopyDirection, Reading, read};
 use super::value::Value;
 use crate::encode::columns::Format;
 use crate::pool::postgres::Cleanup;
@@ -56,6 +56,8 @@ const WRITES: [&str; 19] = [
 const CHANGES_SCHEMA: [&str; 5] = ["create", "alter", "drop", "do", "call"];
 /// Words that run code of any kind, which may commit halfway.
 const RUNS_CODE: [&str; 2] = ["do", "call"];
+/// Words that work in several transactions when they are to do so `CONCURRENTLY`.
+const IN_STEPS: [&str; 4] = ["create", "drop", "alter", "reindex"];
 /// Words after which a session's prepared names, or its very code, are not what they were. Code of any kind can prepare a
 /// statement under a name that the driver believes to be its own.
 const BEYOND_RESET: [&str; 7] = ["prepare", "execute", "deallocate", "discard", "load", "do", "call"];
@@ -210,12 +212,17 @@ impl<'a> Statement<'a> {
 
     /// True where a count of affected rows would miss some: it writes, and reports the rows it returns.
     pub fn hides_its_writes(&self) -> bool {
-        self.reading.writes && !["insert", "update", "delete", "merge"].contains(&self.reading.first.as_str())
+        let first = self.reading.first.as_str();
+        let uncounted = ["truncate", "do", "call", "execute"].contains(&first);
+        uncounted || self.reading.writes && !["insert", "update", "delete", "merge"].contains(&first)
     }
 
-    /// True where it runs code that may commit halfway, so that a refusal does not mean that nothing was applied.
-    pub fn runs_code(&self) -> bool {
-        RUNS_CODE.contains(&self.reading.first.as_str())
+    /// True where it may commit halfway, so that a refusal does not mean that nothing was applied: code of any kind, and what
+    /// is done `CONCURRENTLY`, which leaves an invalid index behind.
+    pub fn commits_halfway(&self) -> bool {
+        let first = self.reading.first.as_str();
+        let in_steps = self.reading.concurrently == Concurrently::Yes && IN_STEPS.contains(&first);
+        RUNS_CODE.contains(&first) || in_steps
     }
 
     /// True where other sessions' types and plans may be stale after it.

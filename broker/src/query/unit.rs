@@ -100,7 +100,8 @@ impl<'a> Unit<'a> {
         for (index, (statement, expect)) in self.statements.iter().zip(&self.expect).enumerate() {
             if expect.max_affected.is_some() && statement.hides_its_writes() {
                 return Err(QueryError::Refused(
-                    "`max_affected` cannot count what a statement writes inside WITH or SELECT … INTO".to_owned(),
+                    "`max_affected` cannot count what a statement writes inside WITH, SELECT … INTO, TRUNCATE or code"
+                        .to_owned(),
                 ));
             }
             if self.is_batch && statement.refers_to().is_some_and(|earlier| earlier >= index) {
@@ -143,7 +144,7 @@ impl<'a> Unit<'a> {
 
     /// True where a refusal does not mean that nothing was applied: code that commits halfway, which it cannot in a transaction.
     pub fn may_commit_halfway(&self) -> bool {
-        self.is_plain() && self.statements.iter().any(Statement::runs_code)
+        self.is_plain() && self.statements.iter().any(Statement::commits_halfway)
     }
 
     /// True where other sessions' types and plans may be stale after it.

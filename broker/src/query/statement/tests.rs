@@ -154,6 +154,8 @@ fn only_a_copy_of_the_right_direction_is_one() {
         ("copy (select 'from stdin' as x from y) to stdout", Some(CopyDirection::Out)),
         ("COPY t FROM '/etc/passwd'", None),
         ("COPY t FROM PROGRAM 'stdin'", None),
+        ("COPY t FROM '/etc/passwd' WHERE name IS DISTINCT FROM stdin", None),
+        ("COPY t TO '/tmp/x' WITH (DELIMITER 'to stdout')", None),
         ("COPY t TO '/tmp/x' -- to stdout", None),
         ("COPY (select * from stdin) TO '/tmp/x'", None),
         ("select 1", None),
