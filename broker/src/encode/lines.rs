@@ -48,7 +48,8 @@ impl LineWriter {
             return Ok(());
         }
         let start = self.out.len();
-        self.columns.write_row(&mut self.out, values)?;
+        // A line is whole, or not there.
+        self.columns.write_row(&mut self.out, values).inspect_err(|_| self.out.truncate(start))?;
         // A `json` value keeps the white space it came with; inside of a JSON string there is no bare line feed.
         let line = &mut self.out[start..];
         let mut at = 0;

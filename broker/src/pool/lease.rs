@@ -8,6 +8,7 @@ use tokio_postgres::CancelToken;
 
 use super::checkout::Database;
 use super::postgres::connect::CancelError;
+use super::postgres::observed::Observed;
 use super::postgres::{Cleanup, Session, SessionManager, reset};
 use crate::observe::CloseReason;
 
@@ -62,7 +63,12 @@ impl Lease {
 
     /// What cancels the session's statement, to be had before the session is busy.
     pub fn canceller(&self) -> Canceller {
-        Canceller { database: Arc::clone(&self.database), token: self.session().client.cancel_token() }
+        let session = self.session();
+        Canceller {
+            database: Arc::clone(&self.database),
+            token: session.client.cancel_token(),
+            observed: Arc::clone(&session.observed),
+        }
     }
 }
 
@@ -70,12 +76,17 @@ impl Lease {
 pub struct Canceller {
     database: Arc<Database>,
     token: CancelToken,
+    observed: Arc<Observed>,
 }
 
 impl Canceller {
-    /// Cancels what the session runs, and returns once the server has sent its signal.
+    /// Cancels what the session runs, and returns once the server has sent its signal. Where it fails, or is dropped halfway, the
+    /// signal may still come and would hit the next caller: the session is closed.
     pub async fn cancel(&self) -> Result<(), CancelError> {
-        self.database.connector.cancel(&self.token).await
+        self.observed.cancel_begins();
+        self.database.connector.cancel(&self.token).await?;
+        self.observed.cancel_is_over();
+        Ok(())
     }
 }
 
@@ -85,6 +96,9 @@ impl Drop for Lease {
         let session: &Session = &object;
         if session.observed.take_setting_changed() {
             self.cleanup = self.cleanup.max(Cleanup::Reset);
+        }
+        if session.observed.is_cancelling() {
+            self.cleanup = Cleanup::Discard;
         }
         if !self.tainted && self.cleanup == Cleanup::Nothing && session.is_reusable() {
             return; // Dropping the object checks it in.

@@ -138,13 +138,18 @@ impl CopyIn<'_> {
                     out.put_u32(u32::try_from(data.len() + 4).expect("a piece is short"));
                     out.extend_from_slice(data);
                 });
-                channel.flush().await?;
-                // A refusal comes while data are still being sent.
-                while channel.has_message() {
-                    match exchange.next(channel).await? {
-                        Event::Refused { error, .. } => return Err(Trouble::Server(error)),
-                        Event::Notice(notice) => trouble::note(&mut response.notices, notice),
-                        _ => {}
+                loop {
+                    channel.flush().await?;
+                    // A refusal comes while data are still being sent.
+                    while channel.has_message() {
+                        match exchange.next(channel).await? {
+                            Event::Refused { error, .. } => return Err(Trouble::Server(error)),
+                            Event::Notice(notice) => trouble::note(&mut response.notices, notice),
+                            _ => {}
+                        }
+                    }
+                    if channel.is_flushed() {
+                        break;
                     }
                 }
             }

@@ -56,6 +56,8 @@ const WRITES: [&str; 19] = [
 const CHANGES_SCHEMA: [&str; 5] = ["create", "alter", "drop", "do", "call"];
 /// Words that run code of any kind, which may commit halfway.
 const RUNS_CODE: [&str; 2] = ["do", "call"];
+/// Words that change settings, or run code that can.
+const MAY_SET: [&str; 5] = ["set", "reset", "discard", "do", "call"];
 /// Words that work in several transactions when they are to do so `CONCURRENTLY`.
 const IN_STEPS: [&str; 4] = ["create", "drop", "alter", "reindex"];
 /// Words after which a session's prepared names, or its very code, are not what they were. Code of any kind can prepare a
@@ -215,6 +217,18 @@ impl<'a> Statement<'a> {
         let first = self.reading.first.as_str();
         let uncounted = ["truncate", "do", "call", "execute"].contains(&first);
         uncounted || self.reading.writes && !["insert", "update", "delete", "merge"].contains(&first)
+    }
+
+    /// True where it may change a setting, or runs SQL that is hidden from us: either may undo READ ONLY. Before release 16 `RESET
+    /// transaction_read_only` is not checked by the server. A function of somebody's own that does so is not seen: decision 0003.
+    pub fn may_set(&self) -> bool {
+        let sets = |word: &str| {
+            word == "set_config"
+                || word.contains("_to_xml")
+                || ["ts_stat", "ts_rewrite"].contains(&word)
+                || word.contains('\\')
+        };
+        MAY_SET.contains(&self.reading.first.as_str()) || self.reading.calls.iter().any(|call| sets(&call.word))
     }
 
     /// True where it may commit halfway, so that a refusal does not mean that nothing was applied: code of any kind, and what

@@ -98,6 +98,12 @@ impl<'a> Unit<'a> {
 
     fn checked(self) -> Result<Self, QueryError> {
         for (index, (statement, expect)) in self.statements.iter().zip(&self.expect).enumerate() {
+            if self.is_read_only() && statement.may_set() {
+                return Err(QueryError::Refused(
+                    "what only reads may not change settings, nor run code that could: it would write after all"
+                        .to_owned(),
+                ));
+            }
             if expect.max_affected.is_some() && statement.hides_its_writes() {
                 return Err(QueryError::Refused(
                     "`max_affected` cannot count what a statement writes inside WITH, SELECT … INTO, TRUNCATE or code"

@@ -20,6 +20,8 @@ use super::wire::Direct;
 const READ_BYTES: usize = 8 * 1024;
 /// Room made before a read that follows a full one.
 const BULK_READ_BYTES: usize = 64 * 1024;
+/// What may arrive, unread, while something is written. Unit: bytes.
+const READ_FIRST_BYTES: usize = 256 * 1024;
 /// A quiet session keeps no larger buffer than this.
 const KEEP_BYTES: usize = 64 * 1024;
 /// The longest message of any other kind than a row.
@@ -186,7 +188,8 @@ impl Channel {
         Frame { kind, body }
     }
 
-    /// Waits until what is queued is written. What arrives meanwhile is kept: a server that waits for its reader reads nothing.
+    /// Waits until what is queued is written, or so much has arrived meanwhile that it must be read first: a server that waits for
+    /// its reader reads nothing. Call again until [`Channel::is_flushed`].
     ///
     /// Cancel safe. Errors: the connection is over.
     pub async fn flush(&mut self) -> Result<(), Broken> {
@@ -195,8 +198,12 @@ impl Channel {
                 if let Poll::Ready(written) = self.poll_write(cx) {
                     return Poll::Ready(written);
                 }
+                if self.input.len() - self.used > READ_FIRST_BYTES && self.has_message() {
+                    return Poll::Ready(Ok(()));
+                }
                 if self.input.len() - self.used > MAX_MESSAGE_BYTES {
-                    return Poll::Pending;
+                    self.dead = true;
+                    return Poll::Ready(Err(BadFrame.into()));
                 }
                 self.input.reserve(READ_BYTES);
                 std::task::ready!(self.poll_read(cx))?;

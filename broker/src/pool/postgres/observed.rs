@@ -13,6 +13,8 @@ pub struct Observed {
     /// After sign-in: a setting the server reports has changed, so the session is not as it was made.
     setting_changed: AtomicBool,
     signed_in: AtomicBool,
+    /// A cancellation is on its way, and may hit whatever runs next.
+    cancelling: AtomicBool,
 }
 
 impl Observed {
@@ -29,6 +31,21 @@ impl Observed {
     /// True when a reported setting has changed since the last call.
     pub fn take_setting_changed(&self) -> bool {
         self.setting_changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// A cancellation is about to be sent.
+    pub fn cancel_begins(&self) {
+        self.cancelling.store(true, Ordering::Release);
+    }
+
+    /// The server has sent its signal.
+    pub fn cancel_is_over(&self) {
+        self.cancelling.store(false, Ordering::Release);
+    }
+
+    /// True while a cancellation is on its way, or where nobody knows what became of it.
+    pub fn is_cancelling(&self) -> bool {
+        self.cancelling.load(Ordering::Acquire)
     }
 
     /// The driver has written requests for so many `ReadyForQuery` in all.
