@@ -10,8 +10,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::hex::sha256_from_hex;
 use crate::base::{BackendName, Deadline, KeyId};
-use crate::config::{Config, ConfigError, Fault, KeyConfig, NamedStatement, Scope, ServerConfig};
+use crate::config::{Config, ConfigError, DatabaseConfig, Fault, KeyConfig, NamedStatement, Scope, ServerConfig};
 use crate::observe::Metrics;
+use crate::pool::database::Surroundings;
+use crate::pool::postgres::presence;
+use crate::pool::server::Servers;
+use crate::pool::shards::Shards;
 use crate::pool::{Cache, Database};
 use crate::query::Habits;
 use crate::tenant::Tenant;
@@ -20,8 +24,10 @@ use crate::tenant::Tenant;
 pub struct Broker {
     /// What every request is held to.
     pub server: ServerConfig,
-    /// Databases by name.
+    /// Databases by name; of a sharded one every shard, as `database/shard`.
     pub databases: BTreeMap<BackendName, Arc<Database>>,
+    /// The shards of the databases that have some.
+    pub shards: BTreeMap<BackendName, Shards>,
     /// The named statements of each database.
     pub statements: BTreeMap<BackendName, BTreeMap<String, NamedStatement>>,
     /// What is known of each database's statements.
@@ -76,6 +82,7 @@ impl Broker {
         }
         Ok(Arc::new(Self {
             server: config.server.clone(),
+            shards: shards(config, &databases),
             statements: statements(config),
             habits: databases.keys().map(|name| (name.clone(), Habits::default())).collect(),
             databases,
@@ -133,15 +140,38 @@ fn databases(
 ) -> BTreeMap<BackendName, Arc<Database>> {
     // The backstop in the server is the longest deadline that any tenant of the broker may ask for. A stream sets its own.
     let longest = config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_mins(1));
+    let around = Surroundings {
+        servers: &Servers::default(),
+        mark: &presence::new_mark(),
+        zone: config.server.zone.as_deref(),
+        longest_statement: longest,
+        max_waiting: config.server.max_waiting,
+    };
     let mut made = BTreeMap::new();
     for (name, database) in &config.databases {
-        let id = BackendName::new(name);
-        match Database::new(id.clone(), database, longest, config.server.max_waiting, metrics.pool(name)) {
-            Ok(database) => drop(made.insert(id, database)),
-            Err(message) => fault(format!("databases.{name}"), message),
+        let shards = database.shards.iter().map(|(shard, of)| (format!("{name}/{shard}"), database.shard(of)));
+        for (name, config) in std::iter::once((name.clone(), database.clone())).chain(shards) {
+            let id = BackendName::new(&name);
+            match Database::new(&id, &config, &around, &metrics.pool(&name)) {
+                Ok(database) => drop(made.insert(id, database)),
+                Err(message) => fault(format!("databases.{name}"), message),
+            }
         }
     }
     made
+}
+
+fn shards(config: &Config, databases: &BTreeMap<BackendName, Arc<Database>>) -> BTreeMap<BackendName, Shards> {
+    let sharded = config.databases.iter().filter(|(_, database)| !database.shards.is_empty());
+    sharded
+        .map(|(name, database)| {
+            let main = std::iter::once((Shards::MAIN.to_owned(), BackendName::new(name)));
+            let more =
+                database.shards.keys().map(|shard| (shard.clone(), BackendName::new(&format!("{name}/{shard}"))));
+            let all = main.chain(more).map(|(shard, id)| (shard, Arc::clone(&databases[&id])));
+            (BackendName::new(name), Shards::new(all.collect()))
+        })
+        .collect()
 }
 
 fn caches(
@@ -161,7 +191,12 @@ fn caches(
 }
 
 fn statements(config: &Config) -> BTreeMap<BackendName, BTreeMap<String, NamedStatement>> {
-    config.databases.iter().map(|(name, database)| (BackendName::new(name), database.statements.clone())).collect()
+    let of = |(name, database): (&String, &DatabaseConfig)| {
+        let shards = database.shards.keys().map(|shard| format!("{name}/{shard}")).collect::<Vec<_>>();
+        let names = std::iter::once(name.clone()).chain(shards);
+        names.map(|name| (BackendName::new(&name), database.statements.clone())).collect::<Vec<_>>()
+    };
+    config.databases.iter().flat_map(of).collect()
 }
 
 fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {

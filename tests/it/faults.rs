@@ -166,7 +166,10 @@ async fn a_backend_that_dies_without_a_word_leaves_a_write_unknown_and_a_read_kn
             .await;
         signal(u32::try_from(pid).expect("a process id"), "KILL");
         let answer = Answer::read(slow.await.expect("ends").expect("is answered")).await;
-        // The whole server restarts; a read is run again, and may find nobody: told as down, with the same outcome.
+        // The whole server restarts; a read is run again, and may find it back, or nobody: told as down, with the same outcome.
+        if answer.status == 200 && outcome == "not_applied" {
+            break;
+        }
         assert!([502, 503].contains(&answer.status), "{}", answer.text);
         assert_eq!(answer.body["outcome"], outcome, "{}", answer.text);
         assert_eq!(answer.body["retryable"], outcome == "not_applied");

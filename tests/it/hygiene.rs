@@ -163,8 +163,8 @@ async fn a_cancellation_at_any_moment_leaves_the_next_borrower_a_clean_session()
         let seen = stack.ok(STATE).await;
         assert_eq!(seen.body["rows"], clean, "round {round}");
     }
-    let status = stack.broker.databases["app"].status();
-    assert!(status.open <= 1, "{status:?}");
+    let status = stack.broker.databases["app"].endpoints()[0].status();
+    assert!(status.open() <= 1, "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod command_line;
 mod compression;
 mod contract;
 mod copy;
+mod failover;
 mod faults;
 mod hygiene;
 mod lanes;

@@ -6,10 +6,12 @@ pub mod eventually;
 pub mod http;
 pub mod process;
 pub mod proxy;
+pub mod replica;
 pub mod stack;
 pub mod tls;
 
 pub use eventually::eventually;
 pub use http::Answer;
 pub use process::Hearth;
+pub use replica::Replica;
 pub use stack::{Options, Stack};

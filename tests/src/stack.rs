@@ -16,6 +16,7 @@ use tokio_postgres::Client;
 
 use crate::http::Answer;
 use crate::proxy::Proxy;
+use crate::replica::Replica;
 use crate::tls;
 
 /// What a test wants to be different.
@@ -35,6 +36,8 @@ pub struct Options {
     pub more: String,
     /// More parameters of the database's URL; `{ca}` stands for the certificate of the server's root.
     pub url_parameters: String,
+    /// Give the database a replica, which confirms each of its writes.
+    pub replica: bool,
     /// Give the database server a certificate for `localhost`.
     pub tls: bool,
 }
@@ -49,6 +52,7 @@ impl Default for Options {
             server: String::new(),
             more: String::new(),
             url_parameters: "sslmode=disable".to_owned(),
+            replica: false,
             tls: false,
         }
     }
@@ -58,6 +62,8 @@ impl Default for Options {
 pub struct Stack {
     /// The database server.
     pub postgres: PrivatePostgres,
+    /// Its replica, if it has one.
+    pub replica: Option<Replica>,
     /// The proxy before it, if there is one.
     pub proxy: Option<Proxy>,
     /// The cache server.
@@ -106,6 +112,11 @@ impl Stack {
         admin.batch_execute("CREATE ROLE app LOGIN PASSWORD 'hidden-password'").await.expect("makes the role");
         admin.batch_execute("CREATE DATABASE app OWNER app").await.expect("makes the database");
         let witness = postgres.admin("app").await.expect("connects");
+        let replica =
+            if options.replica { Some(confirming_replica(&postgres, &witness, &scratch).await) } else { None };
+        let replicas = replica
+            .as_ref()
+            .map(|replica| format!("\"postgres://app@localhost:{}/app?sslmode=disable\"", replica.port));
         let proxy = if options.proxy { Some(Proxy::start(postgres.port).await) } else { None };
         let [all, reader, redis_only, expired, other] = std::array::from_fn(|_| NewKey::random());
         let key = |key: &NewKey, scopes: &str, more: &str| {
@@ -120,7 +131,7 @@ impl Stack {
         .join(", ");
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{}\n\
-             [databases.app]\nurl = \"postgres://app@localhost:{}/app?{}\"\npassword = \"hidden-password\"\npool = {{ min = 1, max = {} }}\n\
+             [databases.app]\nurl = \"postgres://app@localhost:{}/app?{}\"\npassword = \"hidden-password\"\npool = {{ min = 1, max = {} }}\nreplicas = [{}]\n\
              [caches.main]\nurl = \"redis://127.0.0.1:{}\"\npassword = \"{}\"\n\
              [tenants.acme]\ndatabases = [\"app\"]\ncaches = [\"main\"]\nkeys = [{keys}]\nlimits = {{ {} }}\n{}\n\
              [tenants.other]\nkeys = [{}]\n{}\n",
@@ -128,6 +139,7 @@ impl Stack {
             proxy.as_ref().map_or(postgres.port, |proxy| proxy.port),
             url_parameters,
             options.pool_max,
+            replicas.unwrap_or_default(),
             redis.port,
             redis.password,
             options.limits,
@@ -147,6 +159,7 @@ impl Stack {
         }));
         Self {
             postgres,
+            replica,
             proxy,
             redis,
             scratch,
@@ -233,4 +246,22 @@ impl Stack {
         drop(self.stop.take());
         (&mut self.served).await.expect("the broker ends well");
     }
+}
+
+/// A replica that the primary waits for: what the broker's role has been told is written is on both.
+async fn confirming_replica(postgres: &PrivatePostgres, witness: &Client, scratch: &Scratch) -> Replica {
+    let replica = Replica::of(postgres, scratch).await;
+    for sql in [
+        "ALTER SYSTEM SET synchronous_standby_names = '*'",
+        "ALTER ROLE app SET synchronous_commit = 'on'",
+        "SELECT pg_reload_conf()",
+    ] {
+        witness.batch_execute(sql).await.expect("the owner may");
+    }
+    crate::eventually("the replica confirms", async || {
+        let row = witness.query_one("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'", &[]).await;
+        row.expect("the owner may ask").get::<_, i64>(0) == 1
+    })
+    .await;
+    replica
 }

@@ -17,6 +17,21 @@ pub struct DatabaseConfig {
     pub url: String,
     /// The login role's password.
     pub password: Option<Secret>,
+    /// The server's availability zone; with `server.zone`, reads prefer servers of the broker's own.
+    pub zone: Option<String>,
+    /// Other servers of the same database: streaming replicas, each a URL or `{ url = "…", zone = "…" }`. Which of all is the
+    /// primary is asked of the servers, so a failover needs no change here. What is `read_only` may be served by a replica.
+    /// They take the same `password` and `pool`; the pool's sizes hold for each server. At most 15.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaConfig>,
+    /// A replica further behind is not read from. Unit: duration. Default: `10s`. Range: `0ms..=1h`.
+    #[serde(default = "default_max_lag", deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub max_lag: Duration,
+    /// Further databases of the same kind, by name, over which a request's `Hearth-Shard-Key` is spread; this one is the shard
+    /// `main`. With any, every request must have a key, and the same key always finds the same shard while their names stay.
+    #[serde(default)]
+    pub shards: BTreeMap<String, ShardConfig>,
     /// How many connections.
     #[serde(default)]
     pub pool: PoolConfig,
@@ -29,6 +44,77 @@ pub struct DatabaseConfig {
     /// sent to the server. Relative to the configuration file's folder (without a file: the working directory); folders
     /// inside it and names that begin with a dot are passed over. Read once, when the configuration is.
     pub statements_dir: Option<String>,
+}
+
+fn default_max_lag() -> Duration {
+    Duration::from_secs(10)
+}
+
+/// A replica: its URL, or its URL and its zone.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ReplicaConfig {
+    /// Its URL.
+    Url(String),
+    /// Its URL and where it is.
+    Placed(PlacedReplica),
+}
+
+/// A replica, and where it is.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlacedReplica {
+    /// As the database's `url`.
+    pub url: String,
+    /// Its availability zone.
+    pub zone: Option<String>,
+}
+
+impl ReplicaConfig {
+    /// Its URL.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Url(url) => url,
+            Self::Placed(placed) => &placed.url,
+        }
+    }
+
+    /// Its zone.
+    pub fn zone(&self) -> Option<&str> {
+        match self {
+            Self::Url(_) => None,
+            Self::Placed(placed) => placed.zone.as_deref(),
+        }
+    }
+}
+
+/// One more database that requests are spread over.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct ShardConfig {
+    /// As the database's `url`.
+    pub url: String,
+    /// The login role's password; without one the database's.
+    pub password: Option<Secret>,
+    /// As the database's `zone`.
+    pub zone: Option<String>,
+    /// As the database's `replicas`.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaConfig>,
+}
+
+impl DatabaseConfig {
+    /// The shard as a database of its own.
+    #[must_use]
+    pub fn shard(&self, shard: &ShardConfig) -> Self {
+        Self {
+            url: shard.url.clone(),
+            password: shard.password.clone().or_else(|| self.password.clone()),
+            zone: shard.zone.clone(),
+            replicas: shard.replicas.clone(),
+            shards: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
 }
 
 /// How many connections, and how long they live.

@@ -51,6 +51,9 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
     pub drain_grace: Duration,
+    /// The broker's own availability zone, if servers have one: reads go to replicas of the same zone until those cost twice as
+    /// much.
+    pub zone: Option<String>,
     /// Most requests waiting for a connection of one database; one more is 503 `overloaded`. Default: 10000.
     /// Range: 1 to 1000000.
     pub max_waiting: u32,
@@ -66,6 +69,7 @@ impl Default for ServerConfig {
             header_timeout: HEADER_TIMEOUT,
             reader_timeout: READER_TIMEOUT,
             drain_grace: DRAIN_GRACE,
+            zone: None,
             max_waiting: MAX_WAITING,
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::base::hex::sha256_from_hex;
 
 use super::{
-    CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, Scope, ServerConfig, TenantConfig, setting,
-    statement,
+    CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig,
+    TenantConfig, database_url, setting, statement,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -58,7 +58,7 @@ fn server(server: &ServerConfig, faults: &mut Vec<Fault>) {
 
 fn database_section(name: &str, database: &DatabaseConfig, faults: &mut Vec<Fault>) {
     let path = |field: &str| format!("databases.{name}.{field}");
-    if let Err(message) = crate::config::database_url(&database.url) {
+    if let Err(message) = database_url(&database.url) {
         faults.push(Fault::new(path("url"), message));
     }
     if let Some(Err(message)) = database.password.as_ref().map(super::Secret::reveal) {
@@ -73,6 +73,38 @@ fn database_section(name: &str, database: &DatabaseConfig, faults: &mut Vec<Faul
     range(path("pool.prepared_statements"), pool.prepared_statements, 0..=10_000, faults);
     for (name, named) in &database.statements {
         statement::check(&path(&format!("statements.{name}")), name, named, faults);
+    }
+    servers(&format!("databases.{name}"), database, faults);
+}
+
+/// More is a mistake: each costs every request a look, and each a connection.
+const MAX_REPLICAS: usize = 15;
+
+fn servers(path: &str, database: &DatabaseConfig, faults: &mut Vec<Fault>) {
+    range(format!("{path}.max_lag"), database.max_lag, Duration::ZERO..=HOUR, faults);
+    replicas(path, &database.replicas, faults);
+    for (name, shard) in &database.shards {
+        let path = format!("{path}.shards.{name}");
+        check_name(&path, name, faults);
+        if name == "main" {
+            faults
+                .push(Fault::new(path.clone(), "`main` is the shard at the database's own `url`; choose another name"));
+        }
+        if let Err(message) = database_url(&shard.url) {
+            faults.push(Fault::new(format!("{path}.url"), message));
+        }
+        replicas(&path, &shard.replicas, faults);
+    }
+}
+
+fn replicas(path: &str, replicas: &[ReplicaConfig], faults: &mut Vec<Fault>) {
+    if replicas.len() > MAX_REPLICAS {
+        faults.push(Fault::new(format!("{path}.replicas"), format!("names more than {MAX_REPLICAS} servers")));
+    }
+    for (index, replica) in replicas.iter().enumerate() {
+        if let Err(message) = database_url(replica.url()) {
+            faults.push(Fault::new(format!("{path}.replicas[{index}]"), message));
+        }
     }
 }
 

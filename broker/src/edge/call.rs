@@ -14,11 +14,12 @@ use tokio::time::Instant;
 
 use super::auth::{self, Principal};
 use super::error::Error;
-use super::guarded;
+use super::{guarded, routing};
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
 use crate::config::LimitsConfig;
 use crate::observe::RouteMetrics;
+use crate::pool::Consistency;
 use crate::tenant::{Admission, Tenant};
 
 /// The largest deadline that is a number to every reader of JSON Schema's `int64`.
@@ -35,6 +36,8 @@ pub struct Call {
     tenant: Option<Arc<Tenant>>,
     admission: Option<Admission>,
     metrics: Option<RouteMetrics>,
+    /// Where it went, if there was a choice: what a later read must be as new as, and whether a replica served it.
+    went: Option<(Option<Consistency>, bool)>,
 }
 
 impl Call {
@@ -49,6 +52,7 @@ impl Call {
             tenant: None,
             admission: None,
             metrics: None,
+            went: None,
         }
     }
 
@@ -102,6 +106,11 @@ impl Call {
         self.db = db;
     }
 
+    /// Notes where it went, of several servers.
+    pub fn went(&mut self, written: Option<Consistency>, by_replica: bool) {
+        self.went = Some((written, by_replica));
+    }
+
     /// Counts the request, and puts the headers on its answer. `code` is the problem's, if it is one.
     pub fn finish(self, mut response: Response, code: Option<&'static str>) -> Response {
         if let Some(metrics) = &self.metrics {
@@ -118,6 +127,9 @@ impl Call {
         }
         if let Some(rate) = self.admission.as_ref().and_then(|admission| admission.rate) {
             set(headers, "ratelimit", &format!("\"requests\";r={};t={}", rate.remaining, rate.reset_s));
+        }
+        if let Some((written, by_replica)) = self.went {
+            routing::tell(headers, written, by_replica);
         }
         guarded::until_sent(response, self.admission)
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use super::error::Error;
+use super::routing::shard;
 use super::{guarded, problem};
 use crate::base::RequestId;
 use crate::broker::Broker;
@@ -94,6 +95,7 @@ async fn subscribe(
     let (database, channel) = path?;
     let tenant = &principal.tenant;
     let (database, metrics) = tenant.databases.get(&*database).ok_or(Error::UnknownDatabase(database))?;
+    let database = shard(broker, database, headers)?;
     call.admit(tenant, metrics)?;
     check(&channel)?;
     let permit = tenant.admit_listener()?;

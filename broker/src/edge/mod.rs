@@ -14,6 +14,7 @@ pub mod openapi;
 pub mod pages;
 pub mod problem;
 pub mod redis;
+pub mod routing;
 pub mod sql;
 pub mod whoami;
 

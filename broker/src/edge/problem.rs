@@ -137,7 +137,14 @@ fn pool(error: &PoolError) -> Facts {
     match error {
         PoolError::WaitTimeout { .. } => Facts::for_now(unavailable, ProblemCode::QueueDeadline, SOON),
         PoolError::Overloaded { .. } => Facts::for_now(unavailable, ProblemCode::Overloaded, SOON),
-        PoolError::Down { .. } => Facts::for_now(unavailable, ProblemCode::BackendDown, LATER),
+        PoolError::Down { .. } | PoolError::NoPrimary { .. } => {
+            Facts::for_now(unavailable, ProblemCode::BackendDown, LATER)
+        }
+        PoolError::BreakerOpen { retry_after, .. } => {
+            Facts::for_now(unavailable, ProblemCode::BackendDown, *retry_after)
+        }
+        PoolError::Paused { .. } => Facts::for_now(unavailable, ProblemCode::Overloaded, LATER),
+        PoolError::HistoryLost { .. } => Facts::refused(StatusCode::CONFLICT, ProblemCode::Conflict),
         PoolError::Closed { .. } => Facts::for_now(unavailable, ProblemCode::Draining, SOON),
     }
 }

@@ -57,6 +57,14 @@ pub enum CloseReason {
     Tainted,
     /// A statement changed the session beyond a reset, or the reset failed.
     NotClean,
+    /// More were open than there may be.
+    Shrink,
+    /// It was not needed for long.
+    Idle,
+    /// It was old.
+    Lifetime,
+    /// The server has begun another life, or an operator wanted new connections.
+    FailoverEpoch,
 }
 
 impl CloseReason {
@@ -66,6 +74,10 @@ impl CloseReason {
             Self::BackendClosed => "backend_closed",
             Self::Tainted => "tainted",
             Self::NotClean => "not_clean",
+            Self::Shrink => "shrink",
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
+            Self::FailoverEpoch => "failover_epoch",
         }
     }
 }
@@ -87,6 +99,7 @@ pub struct Metrics {
     waiting: Gauges<BackendLabels>,
     connect_failures: Counters<BackendLabels>,
     closed: Counters<ReasonLabels>,
+    conservation_failures: Counters<BackendLabels>,
     opened: Counters<BackendLabels>,
     listeners: Gauges<BackendLabels>,
 }
@@ -112,6 +125,7 @@ impl Metrics {
             waiting: Family::default(),
             connect_failures: Family::default(),
             closed: Family::default(),
+            conservation_failures: Family::default(),
             opened: Family::default(),
             listeners: Family::default(),
         };
@@ -142,7 +156,12 @@ impl Metrics {
         r.register("pool_waiting", "Callers waiting for a connection", metrics.waiting.clone());
         r.register("connect_failures", "Connections that could not be opened", metrics.connect_failures.clone());
         r.register("connections_closed", "Connections closed by the broker, by reason", metrics.closed.clone());
-        r.register("connections_opened", "Shared connections opened", metrics.opened.clone());
+        r.register(
+            "conservation_failures",
+            "Sweeps after which a pool's connections did not add up",
+            metrics.conservation_failures.clone(),
+        );
+        r.register("connections_opened", "Connections opened", metrics.opened.clone());
         r.register(
             "db_listeners",
             "Event streams that hear notifications, or wait for it, now",
@@ -175,6 +194,7 @@ impl Metrics {
         PoolMetrics {
             checkout_wait: self.checkout_wait.get_or_create_owned(&labels),
             connect_failures: self.connect_failures.get_or_create_owned(&labels),
+            conservation_failures: self.conservation_failures.get_or_create_owned(&labels),
             opened: self.opened.get_or_create_owned(&labels),
             closed: self.closed.clone(),
             listeners: self.listeners.clone(),
@@ -247,6 +267,8 @@ pub struct PoolMetrics {
     pub checkout_wait: Histogram,
     /// Connections that could not be opened.
     pub connect_failures: Counter<u64, AtomicU64>,
+    /// Sweeps after which connections did not add up.
+    pub conservation_failures: Counter<u64, AtomicU64>,
     opened: Counter<u64, AtomicU64>,
     closed: Counters<ReasonLabels>,
     listeners: Gauges<BackendLabels>,

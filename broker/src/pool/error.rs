@@ -38,4 +38,34 @@ pub enum PoolError {
         /// Which backend.
         backend: BackendName,
     },
+    /// Opening connections failed too often just now; nobody tries for a moment.
+    #[error("`{backend}` took no connection several times in a row; the next try is in {} ms", retry_after.as_millis())]
+    BreakerOpen {
+        /// Which backend.
+        backend: BackendName,
+        /// Until the next try.
+        retry_after: Duration,
+    },
+    /// None of the database's servers takes writes.
+    #[error("no server of `{backend}` takes writes, for {} ms now", waited.as_millis())]
+    NoPrimary {
+        /// Which backend.
+        backend: BackendName,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// An operator has paused the pool, and the deadline passed.
+    #[error("`{backend}` is paused; waited {} ms", waited.as_millis())]
+    Paused {
+        /// Which backend.
+        backend: BackendName,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// The caller's consistency token is of a history that a failover has cut off.
+    #[error("`{backend}` has lost what the consistency token stands for: a failover went on from before it")]
+    HistoryLost {
+        /// Which backend.
+        backend: BackendName,
+    },
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool::managed::Object;
+use deadpool::unmanaged::Object;
 
-use super::checkout::Database;
-use super::postgres::{PreparedCache, Session, SessionManager, Shape};
+use super::endpoint::Endpoint;
+use super::ledger::State;
+use super::postgres::{PreparedCache, Session, Shape};
 use crate::base::Deadline;
 
 /// How long one statement may hold up the others behind it. Unit: milliseconds.
@@ -23,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a lane may wait for a free connection before callers go on without it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The lanes of one database.
+/// The lanes of one endpoint.
 pub struct Lanes {
     lanes: Vec<Lane>,
 }
@@ -38,7 +39,7 @@ struct Lane {
 /// A session on a lane. Closed with its last caller once it is retired: its settings are not a pool's.
 pub struct Shared {
     /// `Some` until drop.
-    object: Option<Object<SessionManager>>,
+    object: Option<Object<Session>>,
     prepared: Mutex<PreparedCache<OnLane>>,
     callers: AtomicU64,
     /// It kept a caller waiting for longer than its budget explains.
@@ -67,17 +68,17 @@ impl Lanes {
     }
 
     /// A place on the emptiest lane; `None` where a lease serves better: no lane is open yet, or all are full.
-    pub fn take(&self, database: &Arc<Database>, prepared_statements: usize) -> Option<Place> {
+    pub fn take(&self, endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Place> {
         let mut best: Option<Arc<Shared>> = None;
         for (index, lane) in self.lanes.iter().enumerate() {
-            match lane.session(database) {
+            match lane.session(endpoint) {
                 Some(shared) => {
                     let fewer = best.as_ref().is_none_or(|b| shared.depth() < b.depth());
                     if fewer {
                         best = Some(shared);
                     }
                 }
-                None => open(database, index, prepared_statements),
+                None => open(endpoint, index, prepared_statements),
             }
         }
         let shared = best?;
@@ -101,9 +102,9 @@ impl Lanes {
 }
 
 impl Lane {
-    fn session(&self, database: &Database) -> Option<Arc<Shared>> {
+    fn session(&self, endpoint: &Endpoint) -> Option<Arc<Shared>> {
         let mut held = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let fit = held.as_ref().is_some_and(|shared| shared.is_fit(database));
+        let fit = held.as_ref().is_some_and(|shared| shared.is_fit(endpoint));
         if !fit {
             *held = None;
         }
@@ -116,26 +117,26 @@ impl Lane {
 }
 
 /// Opens a lane beside the callers, who go on with leases meanwhile.
-fn open(database: &Arc<Database>, index: usize, prepared_statements: usize) {
-    let lane = &database.lanes().lanes[index];
+fn open(endpoint: &Arc<Endpoint>, index: usize, prepared_statements: usize) {
+    let lane = &endpoint.lanes.lanes[index];
     if lane.opening.swap(true, Ordering::AcqRel) {
         return;
     }
-    let task = Arc::clone(database);
-    database.cleaning.spawn(async move {
-        let lane = &task.lanes().lanes[index];
+    let task = Arc::clone(endpoint);
+    endpoint.cleaning.spawn(async move {
+        let lane = &task.lanes.lanes[index];
         if let Some(shared) = dial(&task, prepared_statements).await {
             lane.swap(Some(Arc::new(shared)));
         } else {
-            tracing::debug!(backend.name = %task.name(), "a lane to `{}` could not be opened", task.name());
+            tracing::debug!(backend.name = %task.backend, "a lane to `{}` could not be opened", task.backend);
         }
         lane.opening.store(false, Ordering::Release);
     });
 }
 
-async fn dial(database: &Arc<Database>, prepared_statements: usize) -> Option<Shared> {
-    let lease = database.checkout(Deadline::after(OPEN_TIMEOUT)).await.ok()?;
-    let mut object = lease.into_object();
+async fn dial(endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Shared> {
+    let mut object = endpoint.checkout(Deadline::after(OPEN_TIMEOUT)).await.ok()?;
+    object.entry.set(State::Lane);
     // From here on the driver has the stream, for many callers at once.
     object.channel.retire();
     let shared = Shared {
@@ -162,12 +163,13 @@ impl Shared {
     }
 
     /// True while the session is as it was made, and the schema too.
-    fn is_fit(&self, database: &Database) -> bool {
+    fn is_fit(&self, endpoint: &Endpoint) -> bool {
         let session = self.session();
         !session.client.is_closed()
             && !self.retired.load(Ordering::Acquire)
-            && session.schema_epoch == database.schema_epoch()
-            && session.opened.elapsed() < database.max_lifetime()
+            && session.schema_epoch == endpoint.schema_epoch()
+            && session.epoch == endpoint.epoch()
+            && session.opened.elapsed() < endpoint.max_lifetime()
             && !session.observed.take_setting_changed()
     }
 }

@@ -2,28 +2,36 @@
 
 use std::sync::Arc;
 
-use deadpool::managed::Object;
+use deadpool::unmanaged::Object;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tokio_postgres::CancelToken;
 
-use super::checkout::Database;
+use super::database::Database;
+use super::endpoint::Endpoint;
+use super::ledger::State;
 use super::postgres::connect::CancelError;
 use super::postgres::observed::Observed;
-use super::postgres::{Cleanup, Session, SessionManager, reset};
+use super::postgres::{Cleanup, Session, reset};
+use super::route::Consistency;
 use crate::observe::CloseReason;
 
 /// A connection lent to one caller at a time.
 pub struct Lease {
     /// `Some` until drop.
-    object: Option<Object<SessionManager>>,
+    object: Option<Object<Session>>,
     database: Arc<Database>,
+    endpoint: Arc<Endpoint>,
+    since: Instant,
     tainted: bool,
     cleanup: Cleanup,
 }
 
 impl Lease {
-    pub(super) fn new(object: Object<SessionManager>, database: Arc<Database>) -> Self {
-        Self { object: Some(object), database, tainted: false, cleanup: Cleanup::Nothing }
+    pub(super) fn new(mut object: Object<Session>, database: Arc<Database>, endpoint: Arc<Endpoint>) -> Self {
+        object.uses += 1;
+        let since = Instant::now();
+        Self { object: Some(object), database, endpoint, since, tainted: false, cleanup: Cleanup::Nothing }
     }
 
     /// The session.
@@ -41,6 +49,11 @@ impl Lease {
         &self.database
     }
 
+    /// The server it belongs to.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
     /// Call before the first byte leaves: from here on a dropped lease is recovered, not reused.
     pub fn begin(&mut self) {
         self.tainted = true;
@@ -56,16 +69,16 @@ impl Lease {
         self.cleanup = self.cleanup.max(cleanup);
     }
 
-    /// Takes the session out of the lease, for a lane; it still has its place in the pool.
-    pub(super) fn into_object(mut self) -> Object<SessionManager> {
-        self.object.take().expect("a lease has its session until it is dropped")
+    /// The moment in the database's history that `lsn` is on this server.
+    pub fn consistency(&self, lsn: u64) -> Consistency {
+        Consistency { timeline: self.endpoint.server.standing().timeline, lsn }
     }
 
     /// What cancels the session's statement, to be had before the session is busy.
     pub fn canceller(&self) -> Canceller {
         let session = self.session();
         Canceller {
-            database: Arc::clone(&self.database),
+            endpoint: Arc::clone(&self.endpoint),
             token: session.client.cancel_token(),
             observed: Arc::clone(&session.observed),
         }
@@ -74,7 +87,7 @@ impl Lease {
 
 /// Cancels one session's statement.
 pub struct Canceller {
-    database: Arc<Database>,
+    endpoint: Arc<Endpoint>,
     token: CancelToken,
     observed: Arc<Observed>,
 }
@@ -84,7 +97,7 @@ impl Canceller {
     /// signal may still come and would hit the next caller: the session is closed.
     pub async fn cancel(&self) -> Result<(), CancelError> {
         self.observed.cancel_begins();
-        self.database.connector.cancel(&self.token).await?;
+        self.endpoint.connector.cancel(&self.token).await?;
         self.observed.cancel_is_over();
         Ok(())
     }
@@ -92,7 +105,10 @@ impl Canceller {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(object) = self.object.take() else { return };
+        let Some(mut object) = self.object.take() else { return };
+        let held = self.since.elapsed();
+        self.endpoint.service.note(held);
+        self.endpoint.load.note(held);
         let session: &Session = &object;
         if session.observed.take_setting_changed() {
             self.cleanup = self.cleanup.max(Cleanup::Reset);
@@ -101,32 +117,32 @@ impl Drop for Lease {
             self.cleanup = Cleanup::Discard;
         }
         if !self.tainted && self.cleanup == Cleanup::Nothing && session.is_reusable() {
-            return; // Dropping the object checks it in.
-        }
-        if session.channel.is_dead() {
-            discard(object, &self.database, CloseReason::BackendClosed);
+            self.endpoint.checkin(object);
             return;
         }
-        let (tainted, cleanup, database) = (self.tainted, self.cleanup, Arc::clone(&self.database));
+        if session.channel.is_dead() {
+            self.endpoint.sick();
+            self.endpoint.close(object, CloseReason::BackendClosed);
+            return;
+        }
+        object.entry.set(State::Cleaning);
+        let (tainted, cleanup, endpoint) = (self.tainted, self.cleanup, Arc::clone(&self.endpoint));
         // Without a runtime the process is ending and the connection ends with it.
-        let Ok(handle) = Handle::try_current() else { return };
-        self.database.cleaning.spawn_on(make_clean(object, database, tainted, cleanup), &handle);
+        let Ok(handle) = Handle::try_current() else { return drop(Object::take(object)) };
+        self.endpoint.cleaning.spawn_on(make_clean(object, endpoint, tainted, cleanup), &handle);
     }
 }
 
-async fn make_clean(mut object: Object<SessionManager>, database: Arc<Database>, tainted: bool, cleanup: Cleanup) {
+async fn make_clean(mut object: Object<Session>, endpoint: Arc<Endpoint>, tainted: bool, cleanup: Cleanup) {
     let clean = if tainted {
-        reset::recover(&mut object, &database.connector).await && cleanup != Cleanup::Discard
+        reset::recover(&mut object, &endpoint.connector).await && cleanup != Cleanup::Discard
     } else {
         reset::reset(&mut object, cleanup).await
     };
-    if !clean {
-        discard(object, &database, if tainted { CloseReason::Tainted } else { CloseReason::NotClean });
+    if clean {
+        endpoint.checkin(object);
+    } else {
+        endpoint.close(object, if tainted { CloseReason::Tainted } else { CloseReason::NotClean });
     }
-}
-
-fn discard(object: Object<SessionManager>, database: &Database, reason: CloseReason) {
-    tracing::debug!(backend.name = %database.name(), reason = reason.as_str(), "closing a connection to `{}`", database.name());
-    database.metrics().closed(reason);
-    drop(Object::take(object));
+    endpoint.want();
 }

@@ -1,15 +1,42 @@
-//! Warm connections: PostgreSQL sessions lent to one caller at a time, one that listens for all, Redis lanes shared by many.
+//! Warm connections: PostgreSQL sessions lent to one caller at a time or shared by many on lanes, one that listens for all, Redis
+//! lanes.
+//!
+//! A [`Database`] has one [`Endpoint`] a server; a [`Server`] is shared by all pools that log in there. `route` chooses the
+//! endpoint, `checkout` and `opener` get a session from it, `lease` brings it back, `monitor` watches the server, `upkeep` and
+//! `plan` keep the pools in shape. `backoff`, `breaker`, `budget`, `demand`, `health`, `load`, `service_time` and `share` are
+//! rules without I/O.
 
-pub mod checkout;
+pub mod backoff;
+pub mod breaker;
+pub mod budget;
+mod checkout;
+pub mod database;
+pub mod demand;
+pub mod endpoint;
 pub mod error;
+pub mod health;
 pub mod lane;
 pub mod lease;
+pub mod ledger;
 pub mod listen;
+pub mod load;
+mod monitor;
+mod opener;
+pub mod plan;
 pub mod postgres;
 pub mod redis;
+pub mod route;
+pub mod server;
+pub mod service_time;
+pub mod shards;
+pub mod share;
+mod upkeep;
 
-pub use checkout::{Database, PoolStatus};
+pub use database::Database;
+pub use endpoint::{Endpoint, EndpointStatus};
 pub use error::PoolError;
 pub use lease::Lease;
 pub use listen::{Hub, ListenError};
 pub use redis::Cache;
+pub use route::{Consistency, Want};
+pub use server::Server;

@@ -17,7 +17,7 @@ use super::unit::Unit;
 use crate::base::Deadline;
 use crate::encode::rows::split_tag;
 use crate::observe::RouteMetrics;
-use crate::pool::{Database, Lease};
+use crate::pool::{Database, Lease, Want};
 
 /// One message of data is no longer than this. Unit: bytes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -59,7 +59,8 @@ impl CopyIn<'_> {
         // Nothing of the source is read before the database waits for it, so a connection that is found dead costs nothing.
         let mut attempt = 1;
         let (mut lease, mut exchange, started) = loop {
-            let mut lease = lease(self.database, self.deadline, attempt > 1).await.map_err(QueryError::from)?;
+            let mut lease =
+                lease(self.database, Want::Write, self.deadline, attempt > 1).await.map_err(QueryError::from)?;
             let started = Instant::now();
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());
             learn_names(&mut lease, self.deadline).await;

@@ -57,7 +57,7 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
             run.metrics.wait_seconds.observe(0.0);
             run.habits.note_on_lane(&key, started.elapsed(), place.ahead, body.len());
             let queue = std::time::Duration::ZERO;
-            Some(Ok(Answer { results: vec![body], attempts: 1, queue, db: started.elapsed() }))
+            Some(Ok(Answer { results: vec![body], attempts: 1, queue, db: started.elapsed(), ..Answer::default() }))
         }
         Ok(Err(Trouble::Refused(error))) => Some(Err(error)),
         Ok(Err(Trouble::TooLarge(limit))) => {

@@ -15,8 +15,8 @@ use super::laned;
 use super::unit::Unit;
 use crate::base::Deadline;
 use crate::observe::RouteMetrics;
-use crate::pool::postgres::{Broken, Cleanup, ServerError, ask};
-use crate::pool::{Database, Lease};
+use crate::pool::postgres::{Broken, Cleanup, ServerError, ask, capacity};
+use crate::pool::{Consistency, Database, Lease, PoolError, Want};
 
 /// How long a cancelled statement may take to end before its outcome counts as unknown.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -47,6 +47,8 @@ pub struct Run<'a> {
     pub earlier: &'a [Vec<u8>],
     /// By when.
     pub deadline: Deadline,
+    /// How new at least, for what only reads.
+    pub at_least: Option<Consistency>,
     /// How much.
     pub limits: Limits,
     /// On whose account.
@@ -62,6 +64,10 @@ pub struct Answer {
     pub results: Vec<Vec<u8>>,
     /// Runs of the transaction.
     pub attempts: u32,
+    /// What a later read must be as new as to see this write; only where the database has replicas.
+    pub written: Option<Consistency>,
+    /// It was read from a replica.
+    pub by_replica: bool,
     /// Time spent waiting for a connection.
     pub queue: Duration,
     /// Time spent with the database.
@@ -90,16 +96,20 @@ impl Run<'_> {
         let start = Instant::now();
         loop {
             let asked = Instant::now();
-            let mut lease = lease(self.database, self.deadline, attempt > 1).await.map_err(QueryError::from)?;
+            let mut lease = lease(self.database, self.unit.want(self.at_least), self.deadline, attempt > 1)
+                .await
+                .map_err(QueryError::from)?;
             let started = Instant::now();
             queue += started - asked;
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());
             let _active = self.metrics.active();
             let (next, statement) = match self.attempt(&mut lease).await {
                 Ok(results) => {
+                    let written = self.written(&mut lease).await;
+                    let by_replica = lease.endpoint().is_replica();
                     let db = start.elapsed().saturating_sub(queue);
                     self.note(db, &results);
-                    return Ok(Answer { results, attempts: conflicts + 1, queue, db });
+                    return Ok(Answer { results, attempts: conflicts + 1, written, by_replica, queue, db });
                 }
                 Err(failed) => failed,
             };
@@ -117,6 +127,18 @@ impl Run<'_> {
                 Next::Again(error) | Next::Fail(error) => return Err(failure(error, statement)),
             }
         }
+    }
+
+    /// Where the write's history stands now, at or after its commit. Without an answer in time there is no token, and no harm.
+    async fn written(&self, lease: &mut Lease) -> Option<Consistency> {
+        if !self.database.is_replicated() || self.unit.is_read_only() {
+            return None;
+        }
+        lease.begin();
+        let channel = &mut lease.session_mut().channel;
+        let asked = timeout_at(self.deadline.at(), capacity::written(channel)).await.ok()?.ok()?;
+        lease.finish();
+        asked.map(|lsn| lease.consistency(lsn))
     }
 
     fn note(&self, took: Duration, results: &[Vec<u8>]) {
@@ -272,11 +294,12 @@ fn failure(error: QueryError, statement: Option<usize>) -> Failure {
 /// failover, often killed the pool's others too, and each would cost an attempt to find out.
 pub(super) async fn lease(
     database: &Arc<Database>,
+    want: Want,
     deadline: Deadline,
     alive: bool,
-) -> Result<Lease, crate::pool::PoolError> {
+) -> Result<Lease, PoolError> {
     loop {
-        let mut lease = database.checkout(deadline).await?;
+        let mut lease = database.checkout(want, deadline).await?;
         if !alive {
             return Ok(lease);
         }

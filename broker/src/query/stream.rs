@@ -22,7 +22,7 @@ use crate::encode::rows::split_tag;
 use crate::encode::{LineFormat, LineWriter, TooLarge};
 use crate::observe::RouteMetrics;
 use crate::pool::postgres::frame;
-use crate::pool::{Database, Lease};
+use crate::pool::{Consistency, Database, Lease};
 
 /// A piece is sent when it has grown to this. Unit: bytes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -39,6 +39,8 @@ pub struct Streaming<'a> {
     pub database: &'a Arc<Database>,
     /// What: one statement, in a transaction.
     pub unit: &'a Unit<'a>,
+    /// How new at least, for what only reads.
+    pub at_least: Option<Consistency>,
     /// How it is written; `None` for the data of a COPY.
     pub format: Option<LineFormat>,
     /// By when its first row must be there.
@@ -109,7 +111,9 @@ impl Streaming<'_> {
         let asked = Instant::now();
         let mut attempt = 1;
         loop {
-            let mut lease = lease(self.database, self.deadline, attempt > 1).await.map_err(QueryError::from)?;
+            let mut lease = lease(self.database, self.unit.want(self.at_least), self.deadline, attempt > 1)
+                .await
+                .map_err(QueryError::from)?;
             let started = Instant::now();
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());
             learn_names(&mut lease, self.deadline).await;

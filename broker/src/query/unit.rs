@@ -10,6 +10,7 @@ use super::exchange::Step;
 use super::statement::Statement;
 use crate::pool::postgres::Cleanup;
 use crate::pool::postgres::catalog::Names;
+use crate::pool::{Consistency, Want};
 
 /// Settings of one request. Row-level security takes a few.
 const MAX_SETTINGS: usize = 100;
@@ -94,6 +95,11 @@ impl<'a> Unit<'a> {
         }
         let settings = settings.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
         Ok(Self { statements, expect, begin: None, settings, dry_run, is_batch: false })
+    }
+
+    /// The kind of server it wants. What was not said to be read only reads from the primary: its caller may have just written.
+    pub fn want(&self, at_least: Option<Consistency>) -> Want {
+        if self.is_read_only() { Want::Read(at_least) } else { Want::Write }
     }
 
     fn checked(self) -> Result<Self, QueryError> {

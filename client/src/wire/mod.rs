@@ -23,6 +23,12 @@ pub use whoami::Whoami;
 pub mod header {
     /// The caller's deadline for the whole request, queueing included. Units: milliseconds.
     pub const TIMEOUT_MS: &str = "hearth-timeout-ms";
+    /// A token of an earlier write's answer: what is read is at least as new.
+    pub const CONSISTENCY: &str = "hearth-consistency";
+    /// Which shard of a database the request belongs to.
+    pub const SHARD_KEY: &str = "hearth-shard-key";
+    /// Who served a request to a database with replicas: `primary` or `replica`.
+    pub const SERVED_BY: &str = "hearth-served-by";
     /// Taken from the caller or made by the broker; echoed, logged and put into every problem.
     pub const REQUEST_ID: &str = "x-request-id";
 }

@@ -63,11 +63,16 @@ impl PrivatePostgres {
         Ok(server)
     }
 
+    /// How the cluster's owner signs in, but for port and database.
+    pub fn owner(&self) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").user(ADMIN).password(&self.password);
+        config
+    }
+
     /// A connection as the cluster's owner.
     pub async fn admin(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user(ADMIN).password(&self.password).dbname(database);
-        let (client, connection) = config.connect(NoTls).await?;
+        let (client, connection) = self.owner().port(self.port).dbname(database).connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
     }

@@ -16,13 +16,14 @@ use http::header::ACCEPT;
 use super::auth::Principal;
 use super::call::Call;
 use super::error::Error;
+use super::routing::{consistency, shard};
 use crate::base::Deadline;
 use crate::broker::Broker;
 use crate::config::Scope;
 use crate::encode::LineFormat;
 use crate::observe::RouteMetrics;
-use crate::pool::Database;
-use crate::query::{Failure, Habits, Limits, QueryError, Run, Streaming, Unit};
+use crate::pool::{Consistency, Database};
+use crate::query::{Answer, Failure, Habits, Limits, QueryError, Run, Streaming, Unit};
 use crate::tenant::Tenant;
 
 /// Who asks what of which database, by when: let in, and not read yet.
@@ -31,6 +32,7 @@ pub struct Asked<'b> {
     principal: Principal,
     database: Arc<Database>,
     metrics: RouteMetrics,
+    at_least: Option<Consistency>,
     deadline: Deadline,
 }
 
@@ -46,13 +48,15 @@ impl<'b> Asked<'b> {
         principal.needs(&[Scope::SqlRead, Scope::SqlWrite])?;
         let found = principal.tenant.databases.get(database);
         let (database, metrics) = found.ok_or_else(|| Error::UnknownDatabase(database.to_owned()))?;
-        let (database, metrics) = (Arc::clone(database), metrics.clone());
+        let metrics = metrics.clone();
+        let database = shard(broker, database, headers)?;
+        let at_least = consistency(headers)?;
         call.admit(&principal.tenant, &metrics)?;
         if headers.contains_key("idempotency-key") {
             // To take the header and not keep its promise would be worse than to refuse.
             return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
         }
-        Ok(Self { broker, principal, database, metrics, deadline })
+        Ok(Self { broker, principal, database, metrics, at_least, deadline })
     }
 
     fn tenant(&self) -> &Tenant {
@@ -75,6 +79,13 @@ impl<'b> Asked<'b> {
         }
     }
 
+    /// Notes where the request went, where there is a choice of servers.
+    fn tell(&self, call: &mut Call, answer: &Answer) {
+        if self.database.is_replicated() {
+            call.went(answer.written, answer.by_replica);
+        }
+    }
+
     /// A unit to be run and answered whole.
     fn run<'a>(&'a self, unit: &'a Unit<'a>, earlier: &'a [Vec<u8>], max_rows: Option<u64>) -> Run<'a> {
         let spent: usize = earlier.iter().map(Vec::len).sum();
@@ -84,6 +95,7 @@ impl<'b> Asked<'b> {
             unit,
             earlier,
             deadline: self.deadline,
+            at_least: self.at_least,
             limits: Limits { max_bytes, max_rows },
             metrics: &self.metrics,
             habits: self.habits(),
@@ -95,6 +107,7 @@ impl<'b> Asked<'b> {
         Streaming {
             database: &self.database,
             unit,
+            at_least: self.at_least,
             format,
             deadline: self.deadline,
             over_by: Deadline::after(self.tenant().limits.stream_timeout),

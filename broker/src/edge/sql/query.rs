@@ -86,6 +86,7 @@ pub async fn one<'a>(
     let Some(format) = format else {
         let answer = asked.run(&unit, &[], max_rows).go().await.map_err(unnumbered)?;
         call.spent(answer.queue, answer.db);
+        asked.tell(call, &answer);
         let body = answer.results.into_iter().next().unwrap_or_default();
         return Ok(([(CONTENT_TYPE, "application/json")], body).into_response());
     };

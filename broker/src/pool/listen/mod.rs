@@ -18,8 +18,10 @@ use tokio::time::Instant;
 pub use queue::{End, Event, Heard, Queue};
 
 use self::state::State;
+use super::endpoint::Endpoint;
 use super::postgres::ServerError;
 use super::postgres::connect::Connector;
+use super::route;
 use crate::base::{BackendName, Deadline};
 use crate::observe::{ActiveGuard, PoolMetrics};
 
@@ -61,7 +63,8 @@ pub enum ListenError {
 /// One database's subscribers, and the session that hears for them.
 pub struct Hub {
     backend: BackendName,
-    connector: Arc<Connector>,
+    /// The database's servers; the one that takes writes sends notifications.
+    endpoints: Vec<Arc<Endpoint>>,
     metrics: PoolMetrics,
     /// The lock is held for one change, a notification's way to all subscribers included; never across an await.
     state: Mutex<State>,
@@ -91,8 +94,8 @@ pub struct Subscription {
 
 impl Hub {
     /// Nobody listens yet, and no connection is open.
-    pub fn new(backend: BackendName, connector: Arc<Connector>, metrics: PoolMetrics) -> Arc<Self> {
-        Arc::new(Self { backend, connector, metrics, state: Mutex::default(), changed: Notify::new() })
+    pub fn new(backend: BackendName, endpoints: Vec<Arc<Endpoint>>, metrics: PoolMetrics) -> Arc<Self> {
+        Arc::new(Self { backend, endpoints, metrics, state: Mutex::default(), changed: Notify::new() })
     }
 
     /// Subscribes to `channel`, a name of 1 to 63 bytes as it stands. When this returns, LISTEN is in force.
@@ -138,6 +141,11 @@ impl Hub {
     pub fn close(&self) {
         self.state().close();
         self.changed.notify_one();
+    }
+
+    /// What opens sessions of the server to listen to; the first, where none is known to take writes.
+    fn connector(&self) -> &Connector {
+        &route::primary(&self.endpoints).unwrap_or(&self.endpoints[0]).connector
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

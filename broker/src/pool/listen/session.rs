@@ -80,7 +80,7 @@ impl Hub {
         let ended = CancellationToken::new();
         let generation = self.state().begin();
         let ears = Ears { hub: Arc::clone(self), generation, _ended: ended.clone().drop_guard() };
-        let dialled = self.connector.dial_hearing(Box::new(ears)).await?;
+        let dialled = self.connector().dial_hearing(Box::new(ears)).await?;
         let result = self.follow(&dialled.client, &ended).await;
         self.state().lost();
         Ok(result)

@@ -17,9 +17,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::hearing::{self, Hear};
 use super::observed::Observed;
+use super::presence;
 use super::tls::{self, TapTls};
 use super::wire::{Direct, Slot, Tapped};
 use crate::config::DatabaseUrl;
+use crate::pool::ledger::Alive;
 
 /// Settings that fix how values print, so that the same value reads the same everywhere. They come with the startup
 /// message, so `RESET ALL` returns to them. `extra_float_digits` 1 prints the shortest text that reads back exactly.
@@ -37,6 +39,8 @@ pub struct Connector {
     port: u16,
     tls: Option<MakeRustlsConnect>,
     timeout: Duration,
+    /// This broker's, in every session's `application_name`.
+    mark: Arc<str>,
 }
 
 /// A freshly opened session, before the pool has it.
@@ -56,39 +60,40 @@ impl Connector {
         password: Option<&str>,
         timeout: Duration,
         statement_timeout: Duration,
+        mark: &str,
     ) -> Result<Self, String> {
         let mut postgres = url.postgres.clone();
         if let Some(password) = password {
             postgres.password(password);
         }
-        if postgres.get_application_name().is_none() {
-            postgres.application_name("hearth");
-        }
+        let name = postgres.get_application_name().unwrap_or("hearth").to_owned();
+        postgres.application_name(presence::sign(&name, mark));
         // The broker cancels at the deadline; the server's own limit holds when the broker itself is gone.
         let backstop = statement_timeout.as_millis() + 1_000;
         let own = postgres.get_options().unwrap_or_default().to_owned();
         postgres.options(format!("{SESSION_OPTIONS} -c statement_timeout={backstop} {own}").trim_end());
         let host = postgres.get_hosts().first().cloned().ok_or("the address names no host")?;
         let port = postgres.get_ports().first().copied().unwrap_or(5432);
-        Ok(Self { postgres, host, port, tls: tls::connector(url)?, timeout })
+        Ok(Self { postgres, host, port, tls: tls::connector(url)?, timeout, mark: mark.into() })
     }
 
     /// Opens one session within the connect timeout. A failed dial travels whole as the driver's error: the driver is
     /// handed a stream that fails with it.
-    pub async fn dial(&self) -> Result<Dialled, tokio_postgres::Error> {
-        self.open(None).await
+    /// `alive` is kept by the task that drives the socket.
+    pub async fn dial(&self, alive: Option<Alive>) -> Result<Dialled, tokio_postgres::Error> {
+        self.open(None, alive).await
     }
 
     /// As [`Connector::dial`], for a session whose notifications go to `hear`.
     pub async fn dial_hearing(&self, hear: Box<dyn Hear>) -> Result<Dialled, tokio_postgres::Error> {
-        self.open(Some(hear)).await
+        self.open(Some(hear), None).await
     }
 
-    async fn open(&self, hear: Option<Box<dyn Hear>>) -> Result<Dialled, tokio_postgres::Error> {
+    async fn open(&self, hear: Option<Box<dyn Hear>>, alive: Option<Alive>) -> Result<Dialled, tokio_postgres::Error> {
         let observed = Arc::new(Observed::default());
         let slot = Slot::default();
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, format!("no session within {:?}", self.timeout));
-        match tokio::time::timeout(self.timeout, self.sign_in(&observed, &slot, hear)).await {
+        match tokio::time::timeout(self.timeout, self.sign_in(&observed, &slot, hear, alive)).await {
             Ok(Ok(client)) => {
                 observed.mark_signed_in();
                 let wire = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -104,6 +109,7 @@ impl Connector {
         observed: &Arc<Observed>,
         slot: &Slot,
         hear: Option<Box<dyn Hear>>,
+        alive: Option<Alive>,
     ) -> Result<ClientWrapper, tokio_postgres::Error> {
         let socket = match self.socket().await {
             Ok(socket) => socket,
@@ -112,14 +118,36 @@ impl Connector {
         let stream = Tapped::new(socket, Arc::clone(observed), Arc::clone(slot));
         let Some(make) = &self.tls else {
             let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;
-            return Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear))));
+            return Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear, alive))));
         };
         match tls::for_host::<Socket>(make, self.host_name()) {
             Ok(tls) => {
                 let (client, connection) = self.postgres.connect_raw(stream, TapTls(tls)).await?;
-                Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear))))
+                Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear, alive))))
             }
             Err(error) => Err(self.fail(error).await),
+        }
+    }
+
+    /// The same for a session that only watches the server, and says so to whoever looks at the server's list.
+    #[must_use]
+    pub fn watching(&self) -> Self {
+        let mut watching = self.clone();
+        watching.postgres.application_name(presence::sign("hearth watch", &self.mark));
+        watching
+    }
+
+    /// This broker's mark.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// The server's address as people write it: `host:port`, or the folder of its socket.
+    pub fn address(&self) -> String {
+        match &self.host {
+            Host::Tcp(host) => format!("{host}:{}", self.port),
+            #[cfg(unix)]
+            Host::Unix(folder) => format!("{}:{}", folder.display(), self.port),
         }
     }
 
@@ -187,7 +215,7 @@ pub enum CancelError {
     Driver(#[from] tokio_postgres::Error),
 }
 
-async fn drive<S, T>(connection: Connection<S, T>, hear: Option<Box<dyn Hear>>)
+async fn drive<S, T>(connection: Connection<S, T>, hear: Option<Box<dyn Hear>>, _alive: Option<Alive>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,

@@ -9,6 +9,7 @@ use super::channel::Channel;
 use super::connect::Dialled;
 use super::observed::Observed;
 use super::prepared::{Prepared, PreparedCache};
+use crate::pool::ledger::{Entry, State};
 
 /// What a session needs before the next caller may have it. Ordered: the most thorough wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +32,16 @@ pub struct Session {
     pub observed: Arc<Observed>,
     /// Statements prepared on this session.
     pub prepared: PreparedCache<Prepared>,
+    /// Its line in the endpoint's ledger.
+    pub entry: Entry,
     /// When it was opened.
     pub opened: Instant,
+    /// When it last came back.
+    pub returned: Instant,
+    /// How often it was lent.
+    pub uses: u64,
+    /// In which of the server's lives it was opened: a restart or a change of role begins a new one.
+    pub epoch: u64,
     /// Which schema epoch its statements belong to.
     pub schema_epoch: u64,
     /// Statements named so far.
@@ -43,13 +52,19 @@ pub struct Session {
 
 impl Session {
     /// Takes a dialled session into service.
-    pub fn new(dialled: Dialled, prepared_statements: usize, schema_epoch: u64) -> Self {
+    pub fn new(dialled: Dialled, mut entry: Entry, prepared_statements: usize, epoch: u64, schema_epoch: u64) -> Self {
+        entry.set(State::Idle);
+        let now = Instant::now();
         Self {
             channel: Channel::new(dialled.wire, Arc::clone(&dialled.observed)),
             client: dialled.client,
             observed: dialled.observed,
             prepared: PreparedCache::new(prepared_statements),
-            opened: Instant::now(),
+            entry,
+            opened: now,
+            returned: now,
+            uses: 0,
+            epoch,
             schema_epoch,
             named: 0,
             loose: Vec::new(),

@@ -1,0 +1,108 @@
+//! How many sessions an endpoint has: what its makers said, what it may have of the server, what is worth keeping.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use deadpool::unmanaged::Pool;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::demand::Demand;
+use super::endpoint::Endpoint;
+use super::health::Health;
+use super::lane::Lanes;
+use super::ledger::Ledger;
+use super::load::Load;
+use super::opener::Opening;
+use super::postgres::connect::Connector;
+use super::server::{Role, Server};
+use super::service_time::ServiceTime;
+use super::share::Claim;
+use crate::base::BackendName;
+use crate::config::PoolConfig;
+use crate::observe::PoolMetrics;
+
+/// What an endpoint is made of.
+pub struct Parts {
+    /// The database it serves.
+    pub backend: BackendName,
+    /// What opens its sessions.
+    pub connector: Arc<Connector>,
+    /// The server it is on.
+    pub server: Arc<Server>,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// Its sizes.
+    pub config: PoolConfig,
+    /// Most callers waiting.
+    pub max_waiting: u32,
+    /// The database's.
+    pub schema_epoch: Arc<AtomicU64>,
+    /// The database's.
+    pub metrics: PoolMetrics,
+}
+
+impl Endpoint {
+    /// An endpoint without a session yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { backend, connector, server, zone, config, max_waiting, schema_epoch, metrics } = parts;
+        let now = Instant::now();
+        Arc::new(Self {
+            backend,
+            address: connector.address(),
+            zone,
+            connector,
+            server,
+            idle: Pool::new(config.max as usize),
+            ledger: Arc::new(Ledger::default()),
+            lanes: Lanes::new(config.lanes.min(config.max / 4) as usize),
+            opening: Opening::new(),
+            demand: Demand::new(now),
+            service: ServiceTime::default(),
+            load: Load::new(now),
+            limit: AtomicUsize::new(config.max as usize),
+            waiting: AtomicU32::new(0),
+            max_waiting,
+            schema_epoch,
+            generation: AtomicU64::new(0),
+            cleaning: TaskTracker::new(),
+            metrics,
+            retired_last: Mutex::new(now),
+            conserved: AtomicBool::new(true),
+            health: Health::default(),
+            config,
+        })
+    }
+
+    /// What it asks of the server's room.
+    pub(super) fn claim(&self) -> Claim {
+        let demand = self.demand.peak(Instant::now()).max(self.in_use());
+        Claim { floor: (self.config.min as usize).max(1), demand, ceiling: self.config.max as usize }
+    }
+
+    /// It may have so many from now on. What is open beyond goes when it comes back.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit.min(self.config.max as usize), Ordering::Release);
+    }
+
+    /// What is worth keeping open: what was wanted lately, and the minimum.
+    pub(super) fn keep(&self) -> usize {
+        self.demand.peak(Instant::now()).max(self.config.min as usize)
+    }
+
+    /// What is opened without anybody asking.
+    pub(super) fn warm(&self) -> usize {
+        self.config.min as usize
+    }
+
+    /// One step of the sweep: demand that lasts is demand, and the server's room is divided anew.
+    pub(super) fn plan(&self) {
+        self.demand.note(Instant::now(), self.in_use());
+        self.server.share();
+    }
+
+    /// True where it follows another server, as far as is known.
+    pub fn is_replica(&self) -> bool {
+        self.server.standing().was == Role::Replica
+    }
+}

@@ -1,0 +1,272 @@
+//! One PostgreSQL server, shared by every pool that logs in there: what it is now, and how many connections it has room for.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{Budget, Capacity, Grant};
+use super::endpoint::Endpoint;
+use super::share::{Claim, fair_shares};
+
+/// Connections to one server that may be in the making at once, over all pools: sign-in costs it more than a statement.
+const CONNECTS_AT_ONCE: usize = 16;
+/// Connections that may be opened before the server's room is known: without any nobody could ask for it.
+const FIRST_CONNECTS: usize = 2;
+/// Without news of the server's room so many may try in this time: only trying shows whether it is back.
+const BLIND_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a server is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Not asked yet, or out of reach since it was last asked.
+    Unknown,
+    /// It takes writes.
+    Primary,
+    /// It follows one that does.
+    Replica,
+}
+
+impl Role {
+    /// The role as a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// What a server said of itself when it was last asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its role. It is unknown while the server is out of reach.
+    pub role: Role,
+    /// Its role when it was last heard of.
+    pub was: Role,
+    /// When it was started, by its own clock. Unit: milliseconds since 1970.
+    pub started_ms: u64,
+    /// Which of its lives this is: a restart, a promotion, a new timeline begin another.
+    pub epoch: u64,
+    /// The last position written, or replayed, that is known for certain.
+    pub lsn: u64,
+    /// The timeline; 0 where it could not be read.
+    pub timeline: u32,
+    /// Where the timeline began for this life: what was acknowledged on an earlier one beyond it is lost.
+    pub began_at: u64,
+    /// How long ago the last replayed transaction was committed; zero on a primary.
+    pub replay_age: Duration,
+    /// When this was said.
+    pub at: Option<Instant>,
+}
+
+/// One server.
+pub struct Server {
+    address: String,
+    /// Turns at opening a connection.
+    pub(super) gate: Semaphore,
+    pub(super) standing: watch::Sender<Standing>,
+    room: Mutex<Room>,
+    members: Mutex<Vec<Weak<Endpoint>>>,
+    /// Asks the monitor to look now.
+    pub(super) nudge: Notify,
+    pub(super) watched: AtomicBool,
+    pub(super) closing: CancellationToken,
+    /// Somebody chooses between this server and others, so that its role matters.
+    pub(super) has_peers: AtomicBool,
+    pub(super) peak_connects: AtomicUsize,
+    pub(super) used: Mutex<Instant>,
+}
+
+/// The servers of one broker, by address.
+#[derive(Default)]
+pub struct Servers(Mutex<HashMap<String, Arc<Server>>>);
+
+impl Servers {
+    /// The server at `address`, the same one for everybody who asks.
+    pub fn at(&self, address: &str) -> Arc<Server> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(address.to_owned()).or_insert_with(|| Server::new(address.to_owned())))
+    }
+}
+
+/// What is known of the server's room.
+#[derive(Default)]
+struct Room {
+    reading: Reading,
+    budget: Option<Budget>,
+    grant: Option<Grant>,
+    first: usize,
+    blind: Option<Instant>,
+}
+
+/// The last look at the server's room.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Reading {
+    /// None yet.
+    #[default]
+    Unknown,
+    /// The server is out of reach.
+    Failed,
+    /// It answers but does not tell: something else than PostgreSQL stands there. The configured ceilings alone hold.
+    Untold,
+    /// It told.
+    Told(Capacity),
+}
+
+impl Server {
+    /// A server that was not looked at yet.
+    pub fn new(address: String) -> Arc<Self> {
+        let standing = Standing {
+            role: Role::Unknown,
+            was: Role::Unknown,
+            started_ms: 0,
+            epoch: 1,
+            lsn: 0,
+            timeline: 0,
+            began_at: 0,
+            replay_age: Duration::ZERO,
+            at: None,
+        };
+        Arc::new(Self {
+            address,
+            gate: Semaphore::new(CONNECTS_AT_ONCE),
+            standing: watch::Sender::new(standing),
+            room: Mutex::default(),
+            members: Mutex::default(),
+            nudge: Notify::new(),
+            watched: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            has_peers: AtomicBool::new(false),
+            peak_connects: AtomicUsize::new(0),
+            used: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What it last said of itself.
+    pub fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// Which of its lives it is in.
+    pub fn epoch(&self) -> u64 {
+        self.standing.borrow().epoch
+    }
+
+    /// The last look at its room; `None` where there was none, or it does not tell.
+    pub fn capacity(&self) -> Option<(Capacity, Budget)> {
+        let room = self.room();
+        match (room.reading, room.budget) {
+            (Reading::Told(capacity), Some(budget)) => Some((capacity, budget)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn join(&self, endpoint: &Arc<Endpoint>) {
+        self.lock_members().push(Arc::downgrade(endpoint));
+    }
+
+    pub(super) fn members(&self) -> Vec<Arc<Endpoint>> {
+        self.lock_members().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lock_members(&self) -> MutexGuard<'_, Vec<Weak<Endpoint>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a new look at the server's room, and divides it between the pools anew.
+    pub(super) fn note_room(&self, reading: Reading) {
+        {
+            let mut room = self.room();
+            room.reading = reading;
+            room.first = 0;
+            let told = if let Reading::Told(capacity) = reading { Some(capacity) } else { None };
+            room.budget = told.map(|capacity| Budget::of(&capacity));
+            let now = Instant::now();
+            let last = room.grant;
+            room.grant = told.map(|capacity| match last {
+                Some(grant) => grant.renewed(&capacity, now),
+                None => Grant::new(&capacity, now),
+            });
+        }
+        self.share();
+        for endpoint in self.members() {
+            endpoint.want();
+        }
+    }
+
+    /// Takes one connection out of the current grant. False: not now; the monitor is asked, and wakes those who want more.
+    pub(super) fn take_grant(&self) -> bool {
+        let mut room = self.room();
+        let now = Instant::now();
+        let granted = match room.reading {
+            Reading::Untold => true,
+            Reading::Unknown => {
+                room.first += 1;
+                room.first <= FIRST_CONNECTS
+            }
+            Reading::Failed => {
+                let due = room.blind.is_none_or(|last| now - last >= BLIND_PAUSE);
+                if due {
+                    room.blind = Some(now);
+                }
+                due
+            }
+            Reading::Told(_) => room.grant.as_mut().is_some_and(|grant| grant.take(now)),
+        };
+        drop(room);
+        if !granted {
+            self.nudge.notify_one();
+        }
+        granted
+    }
+
+    /// Divides the budget between the pools: each its minimum, then the smaller demands first.
+    pub(super) fn share(&self) {
+        let Some((_, budget)) = self.capacity() else {
+            for endpoint in self.members() {
+                endpoint.set_limit(endpoint.config.max as usize);
+            }
+            return;
+        };
+        let members = self.members();
+        let claims: Vec<Claim> = members.iter().map(|endpoint| endpoint.claim()).collect();
+        for (endpoint, share) in members.iter().zip(fair_shares(budget.connections, &claims)) {
+            endpoint.set_limit(share.max(1));
+        }
+    }
+
+    /// Somebody uses it.
+    pub(super) fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long nobody has used it.
+    pub(super) fn unused(&self) -> Duration {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Ends its monitor.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// The most connections that were ever in the making at once.
+    pub fn peak_connects(&self) -> usize {
+        self.peak_connects.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,120 @@
+//! Keeping a database's pools in shape: a sweep each second, for as long as the database is there.
+//!
+//! What it takes out of the idle ones it puts back before it waits for anything, so that a caller never finds the pool empty
+//! because of it; only a session that is asked for a sign of life is away meanwhile.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use deadpool::unmanaged::Object;
+use tokio::time::{Instant, interval, timeout};
+
+use super::database::Database;
+use super::endpoint::Endpoint;
+use super::ledger::State;
+use super::postgres::{Session, ask};
+use crate::observe::CloseReason;
+
+const SWEEP: Duration = Duration::from_secs(1);
+/// An idle session is asked for a sign of life about this often: firewalls forget silent connections.
+const KEEPALIVE: Duration = Duration::from_mins(2);
+/// How much sooner or later, so that they do not all ask at once.
+const KEEPALIVE_SPREAD: f64 = 0.1;
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// A session beyond what is needed is kept for so long: an open one costs little, opening one does not.
+const IDLE: Duration = Duration::from_mins(5);
+/// A session is replaced when it has lived so much of its lifetime, so that its successor is there before it must go.
+const OLD: f64 = 0.95;
+/// The counts are taken one after the other, and may disagree for a moment. How often they may before it counts.
+const LOOKS: u32 = 50;
+
+/// Sweeps from now on.
+pub(super) fn start(database: &Arc<Database>) {
+    let closing = database.closing.clone();
+    let swept = Arc::downgrade(database);
+    tokio::spawn(async move {
+        closing.run_until_cancelled(run(swept)).await;
+    });
+}
+
+async fn run(database: Weak<Database>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let Some(database) = database.upgrade() else { return };
+        for endpoint in database.endpoints() {
+            sweep(endpoint).await;
+        }
+    }
+}
+
+async fn sweep(endpoint: &Arc<Endpoint>) {
+    endpoint.plan();
+    let now = Instant::now();
+    let mut doubtful = None;
+    let mut kept = Vec::new();
+    let mut surplus = endpoint.ledger.total().saturating_sub(endpoint.keep());
+    while let Ok(object) = endpoint.idle.try_get() {
+        match verdict(endpoint, &object, now, surplus > 0) {
+            Some(reason) => {
+                surplus = surplus.saturating_sub(1);
+                endpoint.close(object, reason);
+            }
+            None if doubtful.is_none() && is_silent(&object, now) => doubtful = Some(object),
+            None => kept.push(object),
+        }
+    }
+    // Back in the order they lay in: the most recently used on top.
+    while let Some(object) = kept.pop() {
+        drop(object);
+    }
+    endpoint.open_ahead(endpoint.warm());
+    if let Some(object) = doubtful {
+        prove(endpoint, object).await;
+    }
+    conserved(endpoint).await;
+}
+
+fn verdict(endpoint: &Endpoint, session: &Session, now: Instant, is_surplus: bool) -> Option<CloseReason> {
+    if let Some(reason) = endpoint.unfit(session) {
+        return Some(reason);
+    }
+    let age = now - session.opened;
+    let lifetime = endpoint.max_lifetime();
+    if age > lifetime || (age > lifetime.mul_f64(OLD) && endpoint.may_retire(now)) {
+        return Some(CloseReason::Lifetime);
+    }
+    let idle = now - session.returned;
+    if endpoint.ledger.total() > endpoint.limit() {
+        return Some(CloseReason::Shrink);
+    }
+    (is_surplus && idle > IDLE).then_some(CloseReason::Idle)
+}
+
+/// Unused for about as long as a firewall remembers. The spread is each session's own, by its age to the microsecond.
+fn is_silent(session: &Session, now: Instant) -> bool {
+    let own = f64::from(session.opened.elapsed().subsec_micros()) / 1_000_000.0;
+    let spread = 1.0 + KEEPALIVE_SPREAD * (2.0 * own - 1.0);
+    now - session.returned > KEEPALIVE.mul_f64(spread)
+}
+
+async fn prove(endpoint: &Arc<Endpoint>, mut object: Object<Session>) {
+    object.entry.set(State::Cleaning);
+    if let Ok(Ok(())) = timeout(SIGN_OF_LIFE, ask::command(&mut object.channel, "")).await {
+        endpoint.checkin(object);
+    } else {
+        endpoint.sick();
+        endpoint.close(object, CloseReason::BackendClosed);
+    }
+}
+
+/// Every session is somewhere, and every socket has a session.
+async fn conserved(endpoint: &Endpoint) {
+    for _ in 0..LOOKS {
+        if endpoint.is_conserved() {
+            return endpoint.note_conserved(true);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    endpoint.note_conserved(false);
+}
