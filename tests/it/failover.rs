@@ -1,9 +1,10 @@
 //! A primary and a replica: who serves what, how new it is, and what happens when the primary dies.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hearth_tests::{Answer, Options, Stack, eventually};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 const QUERY: &str = "/v1/db/app/query";
 const CONSISTENCY: &str = "hearth-consistency";

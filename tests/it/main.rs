@@ -15,6 +15,7 @@ mod lanes;
 mod listen;
 mod load;
 mod openapi;
+mod pools;
 mod redis;
 mod statements;
 mod stream;

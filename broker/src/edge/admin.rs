@@ -1,4 +1,4 @@
-//! The admin interface: metrics and pools, for operators only.
+//! The admin interface: metrics and pools, for operators only; and holding or renewing a database's pool.
 
 use std::sync::Arc;
 
@@ -9,10 +9,12 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
+use super::call::BackendPath;
+use super::error::Error;
 use super::{auth, problem};
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::pool::Endpoint;
+use crate::pool::{Database, Endpoint};
 
 /// Every metric in the `OpenMetrics` text format.
 pub async fn metrics(
@@ -55,4 +57,53 @@ fn pool(endpoint: &Arc<Endpoint>) -> Value {
         "lanes": s.lanes, "connecting": s.connecting, "closing": s.cleaning, "limit": s.limit, "max": s.max,
         "waiting": s.waiting, "conserved": endpoint.is_conserved(),
     })
+}
+
+/// Lends nothing of a database until it is resumed; callers wait, up to their deadlines.
+pub async fn pause(
+    broker: State<Arc<Broker>>,
+    id: Extension<RequestId>,
+    path: BackendPath,
+    headers: HeaderMap,
+) -> Response {
+    control(&broker, &id, &path, &headers, Database::pause)
+}
+
+/// Lends again.
+pub async fn resume(
+    broker: State<Arc<Broker>>,
+    id: Extension<RequestId>,
+    path: BackendPath,
+    headers: HeaderMap,
+) -> Response {
+    control(&broker, &id, &path, &headers, Database::resume)
+}
+
+/// Replaces every connection of a database as it comes back.
+pub async fn reconnect(
+    broker: State<Arc<Broker>>,
+    id: Extension<RequestId>,
+    path: BackendPath,
+    headers: HeaderMap,
+) -> Response {
+    control(&broker, &id, &path, &headers, Database::reconnect)
+}
+
+/// Does it to the database and to each of its shards, and tells how they stand.
+fn control(broker: &Broker, id: &RequestId, path: &BackendPath, headers: &HeaderMap, act: fn(&Database)) -> Response {
+    if let Err(error) = auth::admin(broker, headers) {
+        return problem::plain(id, &error.into());
+    }
+    let name = path.0.as_str();
+    let is_meant = |known: &str| known == name || known.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+    let meant: Vec<_> = broker.databases.values().filter(|database| is_meant(database.name().as_str())).collect();
+    if meant.is_empty() {
+        return problem::plain(id, &Error::UnknownDatabase(name.to_owned()));
+    }
+    for database in &meant {
+        act(database);
+    }
+    let told =
+        meant.iter().map(|database| json!({"database": database.name().as_str(), "paused": database.is_paused()}));
+    Json(json!({ "databases": told.collect::<Vec<_>>() })).into_response()
 }

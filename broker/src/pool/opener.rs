@@ -117,6 +117,8 @@ impl Endpoint {
             return None;
         }
         if self.ledger.total() >= self.limit() {
+            // Another broker may have left since the last look, or another pool.
+            self.server.look_if_old();
             return None;
         }
         if self.opening.breaker.permit().is_err() {

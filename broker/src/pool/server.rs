@@ -20,6 +20,9 @@ const FIRST_CONNECTS: usize = 2;
 /// Without news of the server's room so many may try in this time: only trying shows whether it is back.
 const BLIND_PAUSE: Duration = Duration::from_millis(500);
 
+/// A look is fresh for so long.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What a server is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -247,6 +250,13 @@ impl Server {
         let claims: Vec<Claim> = members.iter().map(|endpoint| endpoint.claim()).collect();
         for (endpoint, share) in members.iter().zip(fair_shares(budget.connections, &claims)) {
             endpoint.set_limit(share.max(1));
+        }
+    }
+
+    /// Asks for a new look, unless the last one is fresh.
+    pub(super) fn look_if_old(&self) {
+        if self.standing().at.is_none_or(|at| at.elapsed() > FRESH) {
+            self.nudge.notify_one();
         }
     }
 
