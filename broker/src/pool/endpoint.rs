@@ -202,7 +202,13 @@ impl Endpoint {
             self.close(object, CloseReason::Shrink);
             return;
         }
-        object.returned = Instant::now();
+        // One in constant use never lies idle for the sweep to find.
+        let now = Instant::now();
+        if now - object.opened > self.max_lifetime() && self.may_retire(now) {
+            self.close(object, CloseReason::Lifetime);
+            return;
+        }
+        object.returned = now;
         object.entry.set(State::Idle);
         drop(object);
     }

@@ -124,7 +124,7 @@ impl Endpoint {
         if self.opening.breaker.permit().is_err() {
             return None;
         }
-        if !self.server.take_grant() {
+        if !self.server.take_grant(self.ledger.total() == 0) {
             self.opening.breaker.release();
             return None;
         }

@@ -122,6 +122,17 @@ pub(super) enum Reading {
     Told(Capacity),
 }
 
+impl Room {
+    /// True once in a while.
+    fn try_blind(&mut self, now: Instant) -> bool {
+        let due = self.blind.is_none_or(|last| now - last >= BLIND_PAUSE);
+        if due {
+            self.blind = Some(now);
+        }
+        due
+    }
+}
+
 impl Server {
     /// A server that was not looked at yet.
     pub fn new(address: String) -> Arc<Self> {
@@ -212,8 +223,9 @@ impl Server {
         }
     }
 
-    /// Takes one connection out of the current grant. False: not now; the monitor is asked, and wakes those who want more.
-    pub(super) fn take_grant(&self) -> bool {
+    /// Takes one connection out of the current grant; a pool that has none at all may try now and then without. False: not now;
+    /// the monitor is asked, and wakes those who want more.
+    pub(super) fn take_grant(&self, has_none: bool) -> bool {
         let mut room = self.room();
         let now = Instant::now();
         let granted = match room.reading {
@@ -222,14 +234,10 @@ impl Server {
                 room.first += 1;
                 room.first <= FIRST_CONNECTS
             }
-            Reading::Failed => {
-                let due = room.blind.is_none_or(|last| now - last >= BLIND_PAUSE);
-                if due {
-                    room.blind = Some(now);
-                }
-                due
+            Reading::Failed => room.try_blind(now),
+            Reading::Told(_) => {
+                room.grant.as_mut().is_some_and(|grant| grant.take(now)) || (has_none && room.try_blind(now))
             }
-            Reading::Told(_) => room.grant.as_mut().is_some_and(|grant| grant.take(now)),
         };
         drop(room);
         if !granted {
