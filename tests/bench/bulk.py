@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from cpu import snapshot, usage
 from link import Link
+from report import word
 from servers import Servers
 
 TABLE = """CREATE UNLOGGED TABLE bulk AS SELECT n AS id, (n % 1000)::int4 AS kind, (n * 1.01)::numeric(12, 2) AS price,
@@ -41,10 +42,7 @@ class Target:
 
     @property
     def word(self) -> str:
-        if self.at_least is None and self.at_most is None:
-            return ""
-        low = self.at_least is None or self.median >= self.at_least
-        return "met" if low and (self.at_most is None or self.median <= self.at_most) else "missed"
+        return word(self.median, self.at_least, self.at_most)
 
 
 @dataclass
@@ -125,29 +123,33 @@ class Bulk:
 
     def _batches(self) -> list[Target]:
         link = Link(self.servers.postgres.port, LINK_MS / 1000)
-        far = self.servers.another_hearth(link.port)
         try:
-            statements = [{"sql": "SELECT abalance FROM pgbench_accounts WHERE aid = $1", "params": [n]} for n in range(1, BATCH + 1)]
-            single, batch = [], []
-            connection = Keep(far)
-            for number in range(12 * self.rounds):
-                start = time.monotonic()
-                for statement in statements:
-                    connection.post("/v1/db/app/query", statement)
-                middle = time.monotonic()
-                connection.post("/v1/db/app/batch", {"statements": statements})
-                # The first ones prepare on each session.
-                if number >= 4:
-                    single.append(middle - start)
-                    batch.append(time.monotonic() - middle)
-            ratios = [a / b for a, b in zip(single, batch, strict=True)]
-            trips = [b / (2 * LINK_MS / 1000) for b in batch]
-            return [
-                Target(f"{BATCH} single requests ÷ one batch of {BATCH}, {LINK_MS} ms from the database", ratios, at_least=4),
-                Target("the batch, in round trips to the database", trips, at_most=1.5),
-            ]
+            with self.servers.far_hearth(link.port) as far:
+                single, batch = self._over_link(Keep(far))
         finally:
             link.close()
+        ratios = [a / b for a, b in zip(single, batch, strict=True)]
+        trips = [b / (2 * LINK_MS / 1000) for b in batch]
+        return [
+            Target(f"{BATCH} single requests ÷ one batch of {BATCH}, {LINK_MS} ms from the database", ratios, at_least=4),
+            Target("the batch, in round trips to the database", trips, at_most=1.5),
+        ]
+
+    def _over_link(self, connection: "Keep") -> tuple[list[float], list[float]]:
+        """Seconds of single requests and of batches."""
+        statements = [{"sql": "SELECT abalance FROM pgbench_accounts WHERE aid = $1", "params": [n]} for n in range(1, BATCH + 1)]
+        single, batch = [], []
+        for number in range(12 * self.rounds):
+            start = time.monotonic()
+            for statement in statements:
+                connection.post("/v1/db/app/query", statement)
+            middle = time.monotonic()
+            connection.post("/v1/db/app/batch", {"statements": statements})
+            # The first ones prepare on each session.
+            if number >= 4:
+                single.append(middle - start)
+                batch.append(time.monotonic() - middle)
+        return single, batch
 
     def table(self) -> list[list[str]]:
         rows = []

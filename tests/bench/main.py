@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import report
-from bulk import Bulk
+from bulk import Bulk, Target
+from ground import Ground, ServerError
 from load import LoadError
-from scenarios import LoadScenario, Plan, Run, scenarios
-from servers import Ground, ServerError, Servers
+from runs import LoadScenario, Plan, Run
+from scenarios import AREAS, scenarios
+from servers import Servers
+from slow import Beside
 
 ROOT = Path(__file__).resolve().parents[2]
-# A run during which other programs used more of the machine than this is repeated.
-DISTURBED = 0.10
 # How often one run is repeated at most.
 REPEATS = 4
 
@@ -37,14 +38,10 @@ def main() -> int:
         try:
             _say("starting PostgreSQL, PgBouncer, Redis, Webdis and the broker")
             servers = Servers(ground, program, options.pgbouncer)
-            bulk = Bulk(servers, 16 if options.quick else options.mib, 1 if options.quick else min(options.rounds, 3), _say)
-            reached = [] if options.only == "load" else bulk.go()
-            if reached:
-                print(report.bulk(bulk.table(), reached))
-                print()
-            if options.only == "bulk":
-                return 2 if options.check and any(target.word == "missed" for target in reached) else 0
-            targets = scenarios(servers)
+            reached = _bulk(options, servers) if "bulk" in options.only else []
+            if "slow" in options.only:
+                servers.start_mixed()
+            targets = scenarios(servers, options.only)
             # So that the whole takes at most twice the time of a quiet machine.
             series = Rounds(servers, targets, plan, repeats=0 if options.quick else wanted * len(targets))
             rounds = series.go(wanted)
@@ -56,25 +53,37 @@ def main() -> int:
     except KeyboardInterrupt:
         print("bench: interrupted; everything it started is gone", file=sys.stderr)
         return 130
-    missed = any(target.word == "missed" for target in reached)
-    return _tell(options, servers, rounds, series.left_out) or (2 if options.check and missed else 0)
+    words = [target.word for target in reached]
+    if targets:
+        words += _tell(options, servers, series, rounds)
+    return 2 if options.check and "missed" in words else 0
+
+
+def _bulk(options: argparse.Namespace, servers: Servers) -> list[Target]:
+    """Large results and batches; told at once."""
+    mib, rounds = (16, 1) if options.quick else (options.mib, min(options.rounds, 3))
+    bulk = Bulk(servers, mib, rounds, _say)
+    reached = bulk.go()
+    print(report.bulk(bulk.table(), reached))
+    print()
+    return reached
 
 
 class Rounds:
     """All targets in turn, again and again. A disturbed run is repeated at once, as long as there are repeats left."""
 
-    def __init__(self, servers: Servers, targets: list[LoadScenario], plan: Plan, repeats: int) -> None:
+    def __init__(self, servers: Servers, targets: list[LoadScenario | Beside], plan: Plan, repeats: int) -> None:
         self.servers, self.targets, self.plan, self.repeats = servers, targets, plan, repeats
         self.left_out: list[dict] = []
 
     def go(self, count: int) -> list[report.Round]:
         return [{target.name: self._one(number, target) for target in self.targets} for number in range(1, count + 1)]
 
-    def _one(self, number: int, target: LoadScenario) -> Run:
+    def _one(self, number: int, target: LoadScenario | Beside) -> Run:
         _say(f"round {number}: {target.title}")
         best = target.measure(self.servers, self.plan)
         for _ in range(REPEATS):
-            if best.others <= DISTURBED or not self.repeats:
+            if best.others <= report.DISTURBED or not self.repeats:
                 break
             self.repeats -= 1
             _say(f"again: other programs used {best.others:.0%} of the machine")
@@ -84,19 +93,21 @@ class Rounds:
         return best
 
 
-def _tell(options: argparse.Namespace, servers: Servers, rounds: list[report.Round], left_out: list[dict]) -> int:
+def _tell(options: argparse.Namespace, servers: Servers, series: Rounds, rounds: list[report.Round]) -> list[str]:
+    """Prints all, and answers which targets are met and missed."""
     found = report.verdicts(rounds)
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    print(report.table(rounds, {target.name: target.title for target in scenarios(servers)}))
+    titles = {target.name: target.title for target in series.targets}
+    print(report.table(rounds, titles))
     print()
     print(report.comparison(found))
     print()
-    print(report.notes(rounds, servers.versions(), memory_gib, len(left_out)))
+    print(report.notes(rounds, titles, servers.versions(), memory_gib, len(series.left_out)))
     if options.json:
         facts = {"cores": os.cpu_count(), "memory_gib": round(memory_gib, 1), "versions": servers.versions()}
-        document = report.document(rounds, found, facts) | {"runs_left_out": left_out}
+        document = report.document(rounds, found, facts) | {"runs_left_out": series.left_out}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    return 2 if options.check and any(verdict.word == "missed" for verdict in found) else 0
+    return [verdict.word for verdict in found]
 
 
 def _build() -> Path:
@@ -112,7 +123,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often all targets are measured in turn (5)")
     parser.add_argument("--seconds", type=float, default=4, help="length of one run, whole seconds (4)")
     parser.add_argument("--quick", action="store_true", help="one round of short runs: does it work, not how fast")
-    parser.add_argument("--only", choices=["load", "bulk"], help="many small requests alone, or large results and batches alone")
+    parser.add_argument(
+        "--only", action="append", choices=AREAS,
+        help="an area alone (may be given again): many small requests, large results and batches, slow statements "
+        "among fast ones, Redis",
+    )  # fmt: skip
     parser.add_argument("--mib", type=int, default=1024, help="size of the large result, as COPY writes it (1024)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run to a file")
     parser.add_argument("--check", action="store_true", help="exit with 2 if a target is missed")
@@ -121,6 +136,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds < 1:
         parser.error("at least one round of one second")
+    options.only = set(options.only or AREAS)
     return options
 
 

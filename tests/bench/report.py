@@ -4,9 +4,16 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from cpu import CORES
-from scenarios import Ratio, Run, ratios
+from runs import Run
+from scenarios import Ratio, ratios
+from servers import MIXED_POOL, SLEEPERS
 
 Round = dict[str, Run]
+
+# A generator with one thread that took more of a core than this was the limit, and not what it measured.
+WHOLE_CORE = 0.95
+# A run during which other programs used more of the machine than this was disturbed.
+DISTURBED = 0.10
 
 
 @dataclass(frozen=True)
@@ -19,23 +26,41 @@ class Verdict:
     high: float
 
     @property
+    def wanted(self) -> str:
+        return bounds(self.ratio.at_least, self.ratio.at_most)
+
+    @property
     def word(self) -> str:
-        if self.ratio.at_least is None:
-            return ""
-        return "met" if self.median >= self.ratio.at_least else "missed"
+        return word(self.median, self.ratio.at_least, self.ratio.at_most)
+
+
+def bounds(at_least: float | None, at_most: float | None) -> str:
+    """A target, as it is printed."""
+    wanted = [f"≥ {at_least:g}"] if at_least is not None else []
+    return " ".join(wanted + ([f"≤ {at_most:g}"] if at_most is not None else []))
+
+
+def word(value: float, at_least: float | None, at_most: float | None) -> str:
+    """Whether a target is met, where there is one."""
+    if at_least is None and at_most is None:
+        return ""
+    return "met" if (at_least is None or value >= at_least) and (at_most is None or value <= at_most) else "missed"
 
 
 def best_pgbouncer(rounds: list[Round]) -> str:
     """PgBouncer's faster mode."""
     names = [name for name in rounds[0] if name in ("pgbouncer-simple", "pgbouncer-prepared")]
-    return max(names, key=lambda name: median(_values(rounds, name, "req/s")))
+    return max(names, key=lambda name: median(_values(rounds, name, "req/s")), default="pgbouncer-simple")
 
 
 def verdicts(rounds: list[Round]) -> list[Verdict]:
     """Each ratio's median over the rounds."""
     found = []
     for ratio in ratios(best_pgbouncer(rounds)):
-        above, below = (_values(rounds, name, ratio.field) for name in (ratio.above, ratio.below))
+        if not {ratio.above, ratio.below or ratio.above} <= rounds[0].keys():
+            continue
+        above = _values(rounds, ratio.above, ratio.field)
+        below = _values(rounds, ratio.below, ratio.field) if ratio.below else [1.0] * len(rounds)
         each = [a / b for a, b in zip(above, below, strict=True) if b]
         if each:
             found.append(Verdict(ratio, median(each), min(each), max(each)))
@@ -44,7 +69,8 @@ def verdicts(rounds: list[Round]) -> list[Verdict]:
 
 def table(rounds: list[Round], titles: dict[str, str]) -> str:
     """One line a target."""
-    head = ["target", "req/s", "min–max", "p50 ms", "p99 ms", "peer µs", "backend µs", "load µs", "backends"]
+    head = ["target", "req/s", "min–max", "p50 ms", "p99 ms", "peer µs", "backend µs", "load µs",
+            "all µs", "load core", "backends"]  # fmt: skip
     lines = []
     for name in rounds[0]:
         rates = _values(rounds, name, "req/s")
@@ -60,7 +86,9 @@ def table(rounds: list[Round], titles: dict[str, str]) -> str:
             _number(_median(each[name].peer_us for each in rounds), 1),
             _number(_median(each[name].backend_us for each in rounds), 1),
             _number(_median(each[name].load_us for each in rounds), 1),
-            str(max((each[name].backends or 0 for each in rounds), default=0) or "–"),
+            _number(_median(each[name].total_us for each in rounds), 1),
+            f"{median(each[name].load_share for each in rounds):.0%}",
+            _backends([each[name] for each in rounds]),
         ])  # fmt: skip
     return _aligned(head, lines)
 
@@ -70,10 +98,9 @@ def bulk(rows: list[list[str]], targets: list) -> str:
     head = ["large results and bulk data", "MiB/s", "seconds", "broker s/GiB", "backend s/GiB", "MiB over idle"]
     lines = []
     for target in targets:
-        wanted = [f"≥ {target.at_least:g}"] if target.at_least is not None else []
-        wanted += [f"≤ {target.at_most:g}"] if target.at_most is not None else []
+        wanted = bounds(target.at_least, target.at_most)
         spread = f"{min(target.values):.2f}–{max(target.values):.2f}"
-        lines.append([target.title, f"{target.median:.2f}", spread, " ".join(wanted), target.word])
+        lines.append([target.title, f"{target.median:.2f}", spread, wanted, target.word])
     return _aligned(head, rows) + "\n\n" + _aligned(["target", "median", "min–max", "wanted", ""], lines)
 
 
@@ -85,7 +112,7 @@ def comparison(found: list[Verdict]) -> str:
             verdict.ratio.title,
             f"{verdict.median:.2f}",
             f"{verdict.low:.2f}–{verdict.high:.2f}",
-            f"≥ {verdict.ratio.at_least:g}" if verdict.ratio.at_least is not None else "",
+            verdict.wanted,
             verdict.word,
         ]
         for verdict in found
@@ -93,22 +120,63 @@ def comparison(found: list[Verdict]) -> str:
     return _aligned(head, lines)
 
 
-def notes(rounds: list[Round], versions: dict[str, str], memory_gib: float, repeated: int) -> str:
+def notes(
+    rounds: list[Round], titles: dict[str, str], versions: dict[str, str], memory_gib: float, repeated: int
+) -> str:
     """What a reader must know to trust the numbers."""
-    shares = [run.others for each in rounds for run in each.values()]
-    others, disturbed, runs = max(shares), sum(share > 0.1 for share in shares), len(shares)
-    stolen = max(run.stolen for each in rounds for run in each.values())
+    runs = [run for each in rounds for run in each.values()]
+    others, disturbed = max(run.others for run in runs), sum(run.others > DISTURBED for run in runs)
+    stolen = max(run.stolen for run in runs)
     return "\n".join([
         f"{CORES} cores, {memory_gib:.0f} GiB; generator, peer and database share them, over loopback. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ".",
-        "µs: processor time for one request. peer: broker, pooler or Webdis; backend: PostgreSQL or Redis.",
-        "Direct connect per invocation: TLS 1.3, RSA-2048, SCRAM-SHA-256. PgBouncer: transaction mode, clients sign in with a",
-        "password in clear (auth_type = plain). Everything else: no TLS. Hearth checks key, rate and requests in flight each time.",
+        "µs: processor time for one request. peer: broker, pooler or Webdis; backend: PostgreSQL or Redis; load: the generator,",
+        "which has one thread; load core: its share of a core. backends: on how many anything ran / the most that were open.",
+        "Latencies are as measured: what wrk adds to them against coordinated omission is taken out again.",
+        *_limited(rounds, titles),
+        *_load_notes(rounds),
+        *_slow_notes(rounds),
         f"{len(rounds)} rounds; {repeated} runs were repeated since other programs used more than a tenth of the machine. In those",
-        f"counted others used at most {others:.0%} ({disturbed} of {runs} runs over a tenth), the host took at most {stolen:.0%}.",
+        f"counted others used at most {others:.0%} ({disturbed} of {len(runs)} runs over a tenth), the host took at most {stolen:.0%}.",
         "Machines are shared and drift by a third within minutes: trust the ratios, not the absolute numbers.",
     ])  # fmt: skip
+
+
+def _limited(rounds: list[Round], titles: dict[str, str]) -> list[str]:
+    """Where the generator was the limit."""
+    shares = {name: median(each[name].load_share for each in rounds) for name in rounds[0]}
+    found = [f"{titles[name]} ({share:.0%})" for name, share in shares.items() if share >= WHOLE_CORE]
+    if not found:
+        return [f"No load generator used {WHOLE_CORE:.0%} of its core: none was the limit."]
+    return [f"The load generator was the limit (it used {WHOLE_CORE:.0%} of its core or more), the server could do more: "
+            + "; ".join(found) + "."]  # fmt: skip
+
+
+def _load_notes(rounds: list[Round]) -> list[str]:
+    if "hearth" not in rounds[0]:
+        return []
+    return [
+        "Direct connect per invocation: TLS 1.3, RSA-2048, SCRAM-SHA-256. PgBouncer: transaction mode, clients sign in with a",
+        "password in clear (auth_type = plain). Everything else: no TLS. Hearth checks key, rate and requests in flight each time.",
+    ]
+
+
+def _slow_notes(rounds: list[Round]) -> list[str]:
+    mixed = [run for each in rounds for run in each.values() if run.outcome.slow]
+    if not mixed:
+        return []
+    shares = [run.outcome.slow / (run.outcome.slow + run.outcome.requests) for run in mixed]
+    asleep = min((run.asleep for each in rounds for run in each.values() if run.asleep is not None), default=0)
+    busy = max(run.outcome.slow_per_second for run in mixed) * 0.1
+    hidden = sum(run.outcome.p99_ms >= 100 for run in mixed)
+    return [
+        f"Slow ones sleep for 100 ms in the database; req/s, latency and µs are of the fast ones alone. {min(shares):.1%} to {max(shares):.1%} of",
+        f"the answers were slow, so that at most {busy:.0f} connections were busy with them on average. Both brokers have {MIXED_POOL}; one has",
+        "lanes, as by default, the other none.",
+        *([f"In {hidden} runs the p99 of the fast ones is 100 ms or more: a lower bound."] if hidden else []),
+        f"The tenant that sleeps has a login role and {SLEEPERS} connections of its own; at the least {asleep} were asleep at a look.",
+    ]  # fmt: skip
 
 
 def document(rounds: list[Round], found: list[Verdict], facts: dict) -> dict:
@@ -124,6 +192,9 @@ def _values(rounds: list[Round], name: str, field: str) -> list[float]:
         "req/s": lambda run: run.outcome.per_second,
         "peer µs": lambda run: run.peer_us,
         "backend µs": lambda run: run.backend_us,
+        "total µs": lambda run: run.total_us,
+        "p99 ms": lambda run: run.outcome.p99_ms,
+        "used": lambda run: run.backends_used,
     }[field]
     return [take(each[name]) for each in rounds]
 
@@ -131,6 +202,13 @@ def _values(rounds: list[Round], name: str, field: str) -> list[float]:
 def _median(values) -> float | None:
     there = [value for value in values if value is not None]
     return median(there) if there else None
+
+
+def _backends(runs: list[Run]) -> str:
+    most = max((run.backends or 0 for run in runs), default=0)
+    used = max((run.backends_used or 0 for run in runs), default=0)
+    # Where each request connects anew, more are seen than were ever open at one time.
+    return (f"{used}/{most}" if used <= most else f"{most}") if most else "–"
 
 
 def _number(value: float | None, digits: int) -> str:

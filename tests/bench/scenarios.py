@@ -1,120 +1,48 @@
-"""What is measured, in the order of a round, and which of it is compared.
+"""What is measured, in the order of a round, and what of it is compared with what, by area.
 
 A scenario is anything with a `name`, a `title` and `measure(servers, plan) -> Run`; most are a `LoadScenario`. One that needs
-more (a stream of a gigabyte, TLS, overload) is its own class here, and one more line in `scenarios`.
+more is its own class (`slow.py`), and one more line in its area.
 """
 
-import os
-import subprocess
-import tempfile
-import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 
-import cpu
-from load import Load, LoadError, Outcome, Pgbench, Wrk
-from servers import ROWS, Servers
+from load import Pgbench, Wrk
+from runs import LoadScenario
+from servers import ROWS, SLEEPERS, Servers
+from slow import Beside, alone, beside, mixed
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How long one run takes."""
-
-    seconds: float
-    warm_seconds: float
-
-    @property
-    def lead_seconds(self) -> float:
-        """Processor time counts from then on, so that 64 sign-ins at the start are not charged to the requests."""
-        return min(1.0, self.seconds / 3)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One measured run. Microseconds are of processor time, for one request."""
-
-    outcome: Outcome
-    peer_us: float | None
-    backend_us: float | None
-    load_us: float
-    backends: int | None
-    others: float
-    stolen: float
-
-
-@dataclass(frozen=True)
-class LoadScenario:
-    """One load generator against one server, and the processor time of both and of the database behind."""
-
-    name: str
-    title: str
-    load: Load
-    # Whose time is the peer's, and whose the backend's: names of `Servers`.
-    peer: str | None
-    backend: str | None
-
-    def measure(self, servers: Servers, plan: Plan) -> Run:
-        self._run(plan.warm_seconds, check=True)
-        roles = {"hearth": "hearth", "pgbouncer": "pgbouncer", None: "bench"}
-        reads_rows = self.backend == "postgres"
-        counting = servers.postgres.count_backends(roles[self.peer]) if reads_rows else nullcontext([])
-        with counting as backends:
-            outcome, used = self._run(plan.seconds, pids=servers.pids(), lead_seconds=plan.lead_seconds)
-
-        def each(family: str | None) -> float | None:
-            return 1e6 * used.families[family] / (outcome.per_second * used.seconds) if family else None
-
-        return Run(
-            outcome, each(self.peer), each(self.backend), each("load"), max(backends, default=None),
-            used.others, used.stolen,
-        )  # fmt: skip
-
-    def _run(
-        self, seconds: float, *, check: bool = False, pids: dict[str, int] | None = None, lead_seconds: float = 0.0
-    ) -> tuple[Outcome, cpu.Usage]:
-        with tempfile.TemporaryFile("w+") as out, subprocess.Popen(
-            self.load.command(seconds), env=self.load.environment(check), stdin=subprocess.DEVNULL, stdout=out,
-            stderr=out, start_new_session=True,
-        ) as process:  # fmt: skip
-            roots = (pids or {}) | {"load": process.pid}
-            try:
-                time.sleep(lead_seconds)
-                before = cpu.snapshot(roots)
-                # The ended process is not waited for before its time was read.
-                until = time.monotonic() + seconds + 30
-                while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                    if time.monotonic() > until:
-                        raise LoadError(f"{self.title}: the load generator did not end")
-                    time.sleep(0.01)
-                after = cpu.snapshot(roots)
-            finally:
-                if process.poll() is None:
-                    process.kill()
-            out.seek(0)
-            text = out.read()
-        if process.returncode != 0:
-            raise LoadError(f"{self.title}: exit {process.returncode}\n{text[-2000:]}")
-        return self.load.read(text), cpu.usage(before, after)
+# What `--only` can name; `bulk` is in `bulk.py`.
+AREAS = ("load", "bulk", "slow", "redis")
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One number divided by another of the same round. `at_least` is the target, where there is one."""
+    """One number divided by another of the same round, or one number alone; and the target, where there is one."""
 
     title: str
     above: str
-    below: str
+    below: str | None
     field: str = "req/s"
     at_least: float | None = None
+    at_most: float | None = None
 
 
-def scenarios(servers: Servers) -> list[LoadScenario]:
+def scenarios(servers: Servers, areas: set[str]) -> list[LoadScenario | Beside]:
     """One round."""
-    hearth, postgres, pgbouncer = servers.hearth, servers.postgres, servers.pgbouncer
-    query, one_row = f"{hearth.url}/v1/db/app/query", '"row_count":1'
+    found = []
+    if areas & {"load", "redis"}:
+        healthz = Wrk("get.lua", f"{servers.hearth.url}/healthz", "ok")
+        found.append(LoadScenario("constant", "Hearth, constant (/healthz), 64 conn.", healthz, "hearth", None))
+    for area, its in (("load", _load), ("redis", _redis), ("slow", _slow)):
+        found += its(servers) if area in areas else []
+    return found
 
-    def http(script: str, url: str, expect: str, **more) -> Wrk:
-        return Wrk(script, url, expect, key=hearth.key, rows=ROWS, **more)
+
+def _load(servers: Servers) -> list[LoadScenario]:
+    hearth, postgres, pgbouncer = servers.hearth, servers.postgres, servers.pgbouncer
+
+    def read(**more) -> Wrk:
+        return Wrk("read.lua", f"{hearth.url}/v1/db/app/query", '"row_count":1', key=hearth.key, rows=ROWS, **more)
 
     def pgbench(port: int, **more) -> Pgbench:
         return Pgbench(postgres.pgbench, port, postgres.password, **more)
@@ -124,44 +52,67 @@ def scenarios(servers: Servers) -> list[LoadScenario]:
         "pgbouncer", "postgres",
     )  # fmt: skip
     return [
-        LoadScenario("hearth", "Hearth, 64 conn.", http("read.lua", query, one_row), "hearth", "postgres"),
-        LoadScenario(
-            "pgbouncer-simple", "PgBouncer, simple, 64 conn.", pgbench(pgbouncer.port), "pgbouncer", "postgres"
-        ),
+        LoadScenario("hearth", "Hearth, 64 conn.", read(), "hearth", "postgres"),
+        LoadScenario("pgbouncer-simple", "PgBouncer, simple, 64 conn.", pgbench(pgbouncer.port), "pgbouncer", "postgres"),
         *([bouncer_prepared] if pgbouncer.serves_prepared else []),
-        LoadScenario("constant", "Hearth, constant (/healthz), 64 conn.",
-                     Wrk("get.lua", f"{hearth.url}/healthz", "ok"), "hearth", None),
         LoadScenario("direct-prepared", "direct, prepared, 64 conn.",
                      pgbench(postgres.port, mode="prepared"), None, "postgres"),
         LoadScenario("direct-simple", "direct, simple, 64 conn.", pgbench(postgres.port), None, "postgres"),
         LoadScenario("hearth-connect", "Hearth, new TCP connection each, 8 clients",
-                     http("read.lua", query, one_row, connections=8, connect_each=True), "hearth", "postgres"),
+                     read(connections=8, connect_each=True), "hearth", "postgres"),
         LoadScenario("direct-connect", "direct, new TLS + SCRAM connection each, 8 clients",
                      pgbench(postgres.port, clients=8, connect_each=True, tls=True), None, "postgres"),
         LoadScenario("pgbouncer-connect", "PgBouncer, new connection each (password in clear), 8 clients",
                      pgbench(pgbouncer.port, clients=8, connect_each=True), "pgbouncer", "postgres"),
-        LoadScenario("hearth-redis", "Hearth, Redis GET, 64 conn.",
-                     http("redis.lua", f"{hearth.url}/v1/redis/main", '{"result":"bar"}'), "hearth", "redis"),
-        LoadScenario("webdis", "Webdis, Redis GET, 64 conn.",
-                     Wrk("get.lua", f"{servers.webdis.url}/GET/foo", '{"GET":"bar"}'), "webdis", "redis"),
     ]  # fmt: skip
 
 
+def _redis(servers: Servers) -> list[LoadScenario]:
+    hearth = servers.hearth
+    get = Wrk("redis.lua", f"{hearth.url}/v1/redis/main", '{"result":"bar"}', key=hearth.key)
+    webdis = Wrk("get.lua", f"{servers.webdis.url}/GET/foo", '{"GET":"bar"}')
+    return [
+        LoadScenario("hearth-redis", "Hearth, Redis GET, 64 conn.", get, "hearth", "redis"),
+        LoadScenario("webdis", "Webdis, Redis GET, 64 conn.", webdis, "webdis", "redis"),
+    ]
+
+
+def _slow(servers: Servers) -> list[LoadScenario | Beside]:
+    return [
+        mixed(servers, "lanes", "other"),
+        mixed(servers, "leases", "other"),
+        mixed(servers, "lanes", "same"),
+        mixed(servers, "leases", "same"),
+        alone(servers),
+        beside(servers),
+    ]
+
+
 def ratios(best_pgbouncer: str) -> list[Ratio]:
-    """What is compared."""
+    """What is compared; what was not measured is left out."""
     return [
         Ratio(f"Hearth ÷ PgBouncer ({best_pgbouncer.removeprefix('pgbouncer-')}, its best)", "hearth", best_pgbouncer,
-              at_least=0.8),
-        Ratio("Hearth ÷ connect per invocation, direct", "hearth", "direct-connect", at_least=30),
+              at_least=1.5),
+        Ratio("Hearth ÷ direct, prepared", "hearth", "direct-prepared", at_least=1.2),
+        Ratio("Hearth ÷ connect per invocation, direct", "hearth", "direct-connect", at_least=100),
         Ratio("… with a new TCP connection each", "hearth-connect", "direct-connect", at_least=30),
         Ratio("Hearth ÷ connect per invocation, PgBouncer", "hearth", "pgbouncer-connect"),
         Ratio("… with a new TCP connection each", "hearth-connect", "pgbouncer-connect"),
-        Ratio("Hearth ÷ direct, prepared", "hearth", "direct-prepared"),
         Ratio("Hearth ÷ constant", "hearth", "constant"),
-        Ratio("Hearth's own CPU a request ÷ constant's", "hearth", "constant", field="peer µs"),
+        Ratio("Hearth's own CPU a request ÷ constant's", "hearth", "constant", field="peer µs", at_most=2.0),
         Ratio("Hearth's own CPU a request ÷ PgBouncer's", "hearth", best_pgbouncer, field="peer µs"),
         Ratio("PostgreSQL's CPU a request, Hearth ÷ PgBouncer", "hearth", best_pgbouncer, field="backend µs"),
-        Ratio("Redis: Hearth ÷ Webdis", "hearth-redis", "webdis"),
-        Ratio("Redis: Hearth ÷ constant", "hearth-redis", "constant"),
+        Ratio("all CPU a request, Hearth ÷ PgBouncer", "hearth", best_pgbouncer, field="total µs"),
+        Ratio("Hearth: backends that ran anything", "hearth", None, field="used", at_most=4),
+        Ratio("Redis: Hearth ÷ Webdis", "hearth-redis", "webdis", at_least=1.2),
+        Ratio("Redis: Hearth ÷ constant", "hearth-redis", "constant", at_least=0.85),
         Ratio("Redis: Hearth's own CPU a request ÷ Webdis'", "hearth-redis", "webdis", field="peer µs"),
+        *(
+            Ratio(f"{what} slow 1 % of the time: fast ones' {of}, lanes ÷ leases", f"{kind}-lanes", f"{kind}-leases",
+                  field=field, **target)
+            for kind, what in (("other", "another statement,"), ("same", "the same statement,"))
+            for of, field, target in (("p99", "p99 ms", {"at_most": 1.2}), ("req/s", "req/s", {"at_least": 1.0}))
+        ),
+        Ratio(f"p99 beside {SLEEPERS} sleeping statements of another tenant ÷ alone", "beside", "alone",
+              field="p99 ms", at_most=5),
     ]  # fmt: skip
