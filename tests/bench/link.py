@@ -33,12 +33,13 @@ class Link:
         self.loop.run_forever()
 
     async def _accept(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        far_in, far_out = await asyncio.open_connection("127.0.0.1", self.target)
         try:
-            far_in, far_out = await asyncio.open_connection("127.0.0.1", self.target)
             await asyncio.gather(self._pass(near_in, far_out), self._pass(far_in, near_out))
         except asyncio.CancelledError:
             # The end. asyncio's own callback for connections would print it.
-            return
+            near_out.transport.abort()
+            far_out.transport.abort()
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
