@@ -99,6 +99,8 @@ class Pgbench:
         return os.environ | {"PGPASSWORD": self.password, "PGSSLMODE": "require" if self.tls else "disable"}
 
     def read(self, text: str) -> Outcome:
+        if re.search(r"^number of transactions actually processed: 0", text, re.MULTILINE) and "aborted" not in text:
+            raise LoadError("pgbench did not get past its sign-ins in time: is the machine busy with something else?")
         done = re.search(r"^number of transactions actually processed: (\d+)", text, re.MULTILINE)
         rate = re.search(r"^tps = ([\d.]+)", text, re.MULTILINE)
         mean = re.search(r"^latency average = ([\d.]+) ms", text, re.MULTILINE)
