@@ -182,7 +182,7 @@ fn caches(
     let mut made = BTreeMap::new();
     for (name, cache) in &config.caches {
         let id = BackendName::new(name);
-        match Cache::new(id.clone(), cache, metrics.pool(name)) {
+        match Cache::new(id.clone(), cache, &metrics.pool(name)) {
             Ok(cache) => drop(made.insert(id, cache)),
             Err(message) => fault(format!("caches.{name}"), message),
         }

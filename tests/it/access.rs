@@ -140,7 +140,7 @@ async fn the_admin_interface_wants_its_own_key_and_tells_the_indicators() {
         "hearth_requests_total{backend=\"app\",tenant=\"acme\",code=\"statement_failed\"} 1",
         "hearth_active_connections{backend=\"app\",tenant=\"acme\"} 0",
         "hearth_connection_wait_seconds_count{backend=\"app\",tenant=\"acme\"} 2",
-        "hearth_pool_connections{backend=\"app\",state=\"max\"} 4",
+        "hearth_connections_max{backend=\"app\",endpoint=",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }

@@ -25,11 +25,8 @@ pub async fn metrics(
     if let Err(error) = auth::admin(&broker, &headers) {
         return problem::plain(&request_id, &error.into());
     }
-    for database in broker.databases.values() {
-        let all: Vec<_> = database.endpoints().iter().map(|endpoint| endpoint.status()).collect();
-        let (lent, idle) = (all.iter().map(|s| s.lent).sum(), all.iter().map(|s| s.idle).sum());
-        let (max, waiting) = (all.iter().map(|s| s.max).sum(), all.iter().map(|s| s.waiting).sum());
-        broker.metrics.set_pool(database.name().as_str(), lent, idle, max, waiting);
+    for endpoint in broker.databases.values().flat_map(|database| database.endpoints()) {
+        endpoint.measure();
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], broker.metrics.text()).into_response()

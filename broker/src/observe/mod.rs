@@ -3,4 +3,4 @@
 pub mod metrics;
 pub mod telemetry;
 
-pub use metrics::{ActiveGuard, CloseReason, Metrics, PoolMetrics, RouteMetrics};
+pub use metrics::{ActiveGuard, EndpointMetrics, Metrics, PoolMetrics, PoolReading, RouteMetrics};

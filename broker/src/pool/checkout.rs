@@ -12,6 +12,7 @@ use super::error::PoolError;
 use super::opener::Failure;
 use super::postgres::Session;
 use crate::base::Deadline;
+use crate::observe::metrics::Waits;
 
 /// Below so much of its limit a pool opens a session at once, in place of waiting for one: a fifth.
 const WARM_PART: usize = 5;
@@ -99,5 +100,37 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long a caller has waited; told when it is over, however it ends.
+pub(super) struct Timed<'e> {
+    start: Instant,
+    waits: &'e Waits,
+    over: bool,
+}
+
+impl<'e> Timed<'e> {
+    pub(super) fn since(start: Instant, endpoint: &'e Endpoint) -> Self {
+        Self { start, waits: &endpoint.metrics.wait, over: false }
+    }
+
+    /// It has ended so. Dropped before, the caller has left.
+    pub(super) fn ended<T>(mut self, asked: &Result<T, PoolError>) {
+        let waited = match asked {
+            Ok(_) => &self.waits.ok,
+            Err(PoolError::WaitTimeout { .. }) => &self.waits.timeout,
+            Err(_) => &self.waits.rejected,
+        };
+        waited.observe(self.start.elapsed().as_secs_f64());
+        self.over = true;
+    }
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.waits.cancelled.observe(self.start.elapsed().as_secs_f64());
+        }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::checkout::Timed;
 use super::endpoint::Endpoint;
 use super::error::PoolError;
 use super::lane::Place;
@@ -173,9 +174,11 @@ impl Database {
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         loop {
             let endpoint = self.choose(want, &tried, start, deadline).await?;
-            match endpoint.checkout(deadline).await {
+            let timed = Timed::since(start, &endpoint);
+            let asked = endpoint.checkout(deadline).await;
+            timed.ended(&asked);
+            match asked {
                 Ok(object) => {
-                    self.metrics.checkout_wait.observe(start.elapsed().as_secs_f64());
                     return Ok(Lease::new(object, Arc::clone(self), endpoint));
                 }
                 // A read may go elsewhere; and a write to who is the primary by now, if that is not the same.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::demand::Demand;
+use super::event::CloseReason;
 use super::health::Health;
 use super::lane::Lanes;
 use super::ledger::{Ledger, State};
@@ -23,7 +24,7 @@ use super::server::Server;
 use super::service_time::ServiceTime;
 use crate::base::BackendName;
 use crate::config::PoolConfig;
-use crate::observe::{CloseReason, PoolMetrics};
+use crate::observe::EndpointMetrics;
 
 /// One login on one server.
 pub struct Endpoint {
@@ -51,7 +52,7 @@ pub struct Endpoint {
     pub(super) generation: AtomicU64,
     /// Sessions being made clean after their callers left, and tasks that open some.
     pub(super) cleaning: TaskTracker,
-    pub(super) metrics: PoolMetrics,
+    pub(super) metrics: EndpointMetrics,
     pub(super) retired_last: Mutex<Instant>,
     pub(super) conserved: AtomicBool,
     pub(super) health: Health,
@@ -219,7 +220,7 @@ impl Endpoint {
             backend.name = %self.backend, server.address = %self.address, reason = reason.as_str(),
             "closing a connection to `{}`", self.backend
         );
-        self.metrics.closed(reason);
+        self.metrics.closed(reason.as_str(), Some(object.opened.elapsed()), Some(object.uses));
         drop(Object::take(object));
     }
 

@@ -9,12 +9,12 @@ use tokio_postgres::CancelToken;
 
 use super::database::Database;
 use super::endpoint::Endpoint;
+use super::event::CloseReason;
 use super::ledger::State;
 use super::postgres::connect::CancelError;
 use super::postgres::observed::Observed;
 use super::postgres::{Cleanup, Session, reset};
 use super::route::Consistency;
-use crate::observe::CloseReason;
 
 /// A connection lent to one caller at a time.
 pub struct Lease {
@@ -109,6 +109,7 @@ impl Drop for Lease {
         let held = self.since.elapsed();
         self.endpoint.service.note(held);
         self.endpoint.load.note(held);
+        self.endpoint.metrics.hold.observe(held.as_secs_f64());
         let session: &Session = &object;
         if session.observed.take_setting_changed() {
             self.cleanup = self.cleanup.max(Cleanup::Reset);

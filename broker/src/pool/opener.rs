@@ -182,8 +182,8 @@ impl Endpoint {
 
     /// Tells those who wait, and how long to pause before the next try.
     fn failed(&self, error: tokio_postgres::Error) -> Duration {
-        self.metrics.connect_failures.inc();
         let is_full = error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
+        self.metrics.not_opened(if is_full { "full" } else { "error" });
         tracing::debug!(backend.name = %self.backend, server.address = %self.address, error = %error, "a connection to `{}` could not be opened", self.backend);
         if is_full {
             // Somebody else has the room: what is open is all there is for now.

@@ -51,7 +51,6 @@ impl Endpoint {
             backend,
             address: connector.address(),
             zone,
-            connector,
             server,
             idle: Pool::new(config.max as usize),
             ledger: Arc::new(Ledger::default()),
@@ -66,10 +65,11 @@ impl Endpoint {
             schema_epoch,
             generation: AtomicU64::new(0),
             cleaning: TaskTracker::new(),
-            metrics,
+            metrics: metrics.endpoint(&connector.address()),
             retired_last: Mutex::new(now),
             conserved: AtomicBool::new(true),
             health: Health::default(),
+            connector,
             config,
         })
     }

@@ -15,9 +15,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::PoolError;
+use super::event::CloseReason;
 use crate::base::{BackendName, Deadline};
 use crate::config::{CacheConfig, Secret};
-use crate::observe::{CloseReason, PoolMetrics};
+use crate::observe::{EndpointMetrics, PoolMetrics};
 
 /// A connection unused for longer is asked for a sign of life first: a server that restarted meanwhile is then no caller's news.
 const IDLE_DOUBT: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ pub struct Cache {
     next: AtomicUsize,
     /// Connections that broke so far. A restarted server breaks all lanes, and each would cost a request to find out.
     failures: AtomicU64,
-    metrics: PoolMetrics,
+    metrics: EndpointMetrics,
 }
 
 /// One shared connection, opened by its first user and again after it broke.
@@ -88,8 +89,9 @@ pub enum CacheError {
 
 impl Cache {
     /// Prepares the lanes; no connection is opened yet. Errors: text about an address or a secret.
-    pub fn new(name: BackendName, config: &CacheConfig, metrics: PoolMetrics) -> Result<Arc<Self>, String> {
+    pub fn new(name: BackendName, config: &CacheConfig, metrics: &PoolMetrics) -> Result<Arc<Self>, String> {
         let mut info = config.url.as_str().into_connection_info().map_err(|error| error.to_string())?;
+        let metrics = metrics.endpoint(&info.addr().to_string());
         // RESP2: a RESP3 reply nests and types things that the REST protocol's clients do not expect.
         let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         if let Some(password) = config.password.as_ref().map(Secret::reveal).transpose()? {
@@ -117,7 +119,7 @@ impl Cache {
     }
 
     /// The cache's counters.
-    pub fn metrics(&self) -> &PoolMetrics {
+    pub fn metrics(&self) -> &EndpointMetrics {
         &self.metrics
     }
 
@@ -190,7 +192,7 @@ impl Cache {
     async fn open(&self) -> Result<Open, PoolError> {
         let backend = self.name.clone();
         let slot = self.pool.get().await.map_err(|error| {
-            self.metrics.connect_failures.inc();
+            self.metrics.not_opened("down");
             match error {
                 DeadpoolError::Closed => PoolError::Closed { backend },
                 error => PoolError::Down { backend, source: Box::new(error) },
@@ -209,7 +211,7 @@ impl Cache {
     /// The broken connection must not go back: the pool would lend it again.
     fn close_lane(&self, broken: Open) {
         drop(Connection::take(broken.slot));
-        self.metrics.closed(CloseReason::BackendClosed);
+        self.metrics.closed(CloseReason::BackendClosed.as_str(), None, None);
     }
 
     /// Tells a refusal by Redis from a broken connection, and closes the lane after the latter.

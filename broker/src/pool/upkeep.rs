@@ -11,9 +11,9 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::database::Database;
 use super::endpoint::Endpoint;
+use super::event::CloseReason;
 use super::ledger::State;
 use super::postgres::{Session, ask};
-use crate::observe::CloseReason;
 
 const SWEEP: Duration = Duration::from_secs(1);
 /// An idle session is asked for a sign of life about this often: firewalls forget silent connections.

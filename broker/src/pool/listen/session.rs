@@ -43,7 +43,6 @@ pub(super) async fn run(hub: Arc<Hub>) {
                 tracing::warn!(backend.name = %hub.backend, "the listening connection to `{}` was lost", hub.backend);
             }
             Err(error) => {
-                hub.metrics.connect_failures.inc();
                 tracing::debug!(backend.name = %hub.backend, error = %error, "no listening connection to `{}`", hub.backend);
                 let source = Arc::new(error);
                 hub.state().refused_all(&ListenError::Down { backend: hub.backend.clone(), source });

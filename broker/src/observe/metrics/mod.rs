@@ -1,0 +1,108 @@
+//! Numbers for Prometheus: the four indicators (active connections, connection wait, error rate, throughput) by backend and
+//! tenant, and what explains them. An area is a file; each registers its own families here. Labels come from closed sets:
+//! configured names and enums. Whoever counts holds handles that were looked up once.
+
+mod pools;
+mod requests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+
+pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
+pub use requests::RouteMetrics;
+
+/// From 100 µs, about one round trip to a database in the same machine, to 26 s, near the default deadline.
+const SECONDS: [f64; 18] = [
+    0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4,
+    26.0,
+];
+
+type Gauges<L> = Family<L, Gauge<i64, AtomicI64>>;
+type Counters<L> = Family<L, Counter<u64, AtomicU64>>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// All of the broker's metrics. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    requests: requests::Requests,
+    pools: Arc<pools::Pools>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every metric.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("hearth");
+        let requests = requests::Requests::register(&mut registry);
+        let pools = Arc::new(pools::Pools::register(&mut registry));
+        Self { registry: Arc::new(registry), requests, pools }
+    }
+
+    /// The handles for one tenant's requests to one backend, looked up once.
+    pub fn route(&self, tenant: &str, backend: &str) -> RouteMetrics {
+        self.requests.route(tenant, backend)
+    }
+
+    /// The handles for one backend's pools, looked up once.
+    pub fn pool(&self, backend: &str) -> PoolMetrics {
+        PoolMetrics::new(&self.pools, backend)
+    }
+
+    /// Everything in the `OpenMetrics` text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+/// Counts one of something as in use until it is dropped.
+pub struct ActiveGuard(Gauge<i64, AtomicI64>);
+
+impl ActiveGuard {
+    fn new(gauge: Gauge<i64, AtomicI64>) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Registers a family and hands it out.
+fn family<M: Metric + Default + Clone>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let made = M::default();
+    registry.register(name, help, made.clone());
+    made
+}
+
+/// The same for histograms with buckets of their own.
+fn histograms<L>(registry: &mut Registry, name: &str, help: &str, empty: fn() -> Histogram) -> Histograms<L>
+where
+    L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
+{
+    let made = Family::new_with_constructor(empty);
+    registry.register(name, help, made.clone());
+    made
+}
+
+fn in_seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
