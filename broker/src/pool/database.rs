@@ -179,7 +179,7 @@ impl Database {
             timed.ended(&asked);
             match asked {
                 Ok(object) => {
-                    return Ok(Lease::new(object, Arc::clone(self), endpoint));
+                    return Ok(Lease::new(object, Arc::clone(self), endpoint, deadline));
                 }
                 // A read may go elsewhere; and a write to who is the primary by now, if that is not the same.
                 Err(error @ (PoolError::Down { .. } | PoolError::BreakerOpen { .. })) if self.is_replicated() => {

@@ -20,6 +20,7 @@ use super::load::Load;
 use super::opener::Opening;
 use super::postgres::Session;
 use super::postgres::connect::Connector;
+use super::registry::Registry;
 use super::server::Server;
 use super::service_time::ServiceTime;
 use crate::base::BackendName;
@@ -38,6 +39,7 @@ pub struct Endpoint {
     pub(super) server: Arc<Server>,
     pub(super) idle: Pool<Session>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) registry: Registry,
     pub(super) lanes: Lanes,
     pub(super) opening: Opening,
     pub(super) demand: Demand,
@@ -77,6 +79,10 @@ pub struct EndpointStatus {
     pub max: usize,
     /// Callers waiting.
     pub waiting: u32,
+    /// Age of the oldest checkout.
+    pub oldest_checkout: Option<Duration>,
+    /// Sessions closed under holders who have not let go of them; counted nowhere else.
+    pub severed: usize,
 }
 
 impl EndpointStatus {
@@ -131,6 +137,8 @@ impl Endpoint {
             limit: self.limit(),
             max: self.config.max as usize,
             waiting: self.waiting.load(Ordering::Relaxed),
+            oldest_checkout: self.registry.oldest(Instant::now()),
+            severed: self.registry.severed(),
         }
     }
 

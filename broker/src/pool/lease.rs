@@ -14,7 +14,9 @@ use super::ledger::State;
 use super::postgres::connect::CancelError;
 use super::postgres::observed::Observed;
 use super::postgres::{Cleanup, Session, reset};
+use super::registry::{Holder, Returned};
 use super::route::Consistency;
+use crate::base::Deadline;
 
 /// A connection lent to one caller at a time.
 pub struct Lease {
@@ -28,10 +30,27 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(mut object: Object<Session>, database: Arc<Database>, endpoint: Arc<Endpoint>) -> Self {
+    /// `deadline`: by when it should be over.
+    pub(super) fn new(
+        mut object: Object<Session>,
+        database: Arc<Database>,
+        endpoint: Arc<Endpoint>,
+        deadline: Deadline,
+    ) -> Self {
         object.uses += 1;
         let since = Instant::now();
+        object.slot.lend(since, deadline);
         Self { object: Some(object), database, endpoint, since, tainted: false, cleanup: Cleanup::Nothing }
+    }
+
+    /// Notes whom it is lent to, for whoever looks for those that do not come back.
+    pub fn on_account_of(&self, holder: Holder) {
+        self.session().slot.lend_to(holder);
+    }
+
+    /// It is rightly held beyond the deadline that it was asked for with: a stream goes on after its first row.
+    pub fn may_last_until(&self, deadline: Deadline) {
+        self.session().slot.lend_until(deadline);
     }
 
     /// The session.
@@ -107,6 +126,12 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut object) = self.object.take() else { return };
         let held = self.since.elapsed();
+        match object.slot.release() {
+            Returned::InTime => {}
+            Returned::Late(checkout) => self.endpoint.recovered(&object.slot, &checkout),
+            // Told, counted and struck out already.
+            Returned::Severed => return drop(Object::take(object)),
+        }
         self.endpoint.service.note(held);
         self.endpoint.load.note(held);
         self.endpoint.metrics.hold.observe(held.as_secs_f64());

@@ -1,7 +1,5 @@
 //! What an operator sees of an endpoint at one moment.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::breaker::BreakerState;
@@ -38,9 +36,10 @@ impl Endpoint {
                 ("lane", status.lanes),
                 ("connecting", status.connecting),
                 ("closing", status.cleaning),
+                ("leaked", status.severed),
             ],
             sizes: &sizes,
-            oldest_checkout: Duration::ZERO,
+            oldest_checkout: status.oldest_checkout.unwrap_or_default(),
             states: (&STATES, self.state()),
             breakers: &[("connect", number(self.opening.breaker.state()))],
         });

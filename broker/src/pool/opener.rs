@@ -174,6 +174,7 @@ impl Endpoint {
             pace.backoff.reset();
             pace.not_before = None;
         }
+        self.registry.join(&session.slot);
         let _ = self.opening.ahead.fetch_update(Ordering::AcqRel, Ordering::Acquire, |ahead| ahead.checked_sub(1));
         self.metrics.opened();
         // A pool that was closed meanwhile takes it no more: dropped, it is closed.

@@ -15,12 +15,17 @@ use super::ledger::Ledger;
 use super::load::Load;
 use super::opener::Opening;
 use super::postgres::connect::Connector;
+use super::registry::Registry;
 use super::server::{Role, Server};
 use super::service_time::ServiceTime;
 use super::share::Claim;
 use crate::base::BackendName;
 use crate::config::PoolConfig;
 use crate::observe::PoolMetrics;
+
+/// deadpool counts a session for as long as anybody has it, closed or not: so much room is for those that were closed under holders
+/// who never let go of them. How many there may really be is the limit's business.
+const UNRETURNED: usize = 64;
 
 /// What an endpoint is made of.
 pub struct Parts {
@@ -52,8 +57,9 @@ impl Endpoint {
             address: connector.address(),
             zone,
             server,
-            idle: Pool::new(config.max as usize),
+            idle: Pool::new(2 * config.max as usize + UNRETURNED),
             ledger: Arc::new(Ledger::default()),
+            registry: Registry::default(),
             lanes: Lanes::new(config.lanes.min(config.max / 4) as usize),
             opening: Opening::new(),
             demand: Demand::new(now),

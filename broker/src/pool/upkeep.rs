@@ -49,6 +49,7 @@ async fn run(database: Weak<Database>) {
 }
 
 async fn sweep(endpoint: &Arc<Endpoint>) {
+    endpoint.look_for_leaks();
     endpoint.plan();
     let now = Instant::now();
     let mut doubtful = None;

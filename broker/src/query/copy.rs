@@ -13,7 +13,7 @@ use super::exchange::{Event, Exchange, Step};
 use super::prepare;
 use super::run::{learn_names, lease};
 use super::trouble::{self, Trouble};
-use super::unit::Unit;
+use super::unit::{Caller, Unit};
 use crate::base::Deadline;
 use crate::encode::rows::split_tag;
 use crate::observe::RouteMetrics;
@@ -38,6 +38,8 @@ pub struct CopyIn<'a> {
     pub deadline: Deadline,
     /// The longest its sender may send nothing.
     pub sender_timeout: Duration,
+    /// Who asks.
+    pub caller: &'a Caller,
     /// On whose account.
     pub metrics: &'a RouteMetrics,
 }
@@ -61,6 +63,7 @@ impl CopyIn<'_> {
         let (mut lease, mut exchange, started) = loop {
             let mut lease =
                 lease(self.database, Want::Write, self.deadline, attempt > 1).await.map_err(QueryError::from)?;
+            lease.on_account_of(self.unit.holder(self.caller));
             let started = Instant::now();
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());
             learn_names(&mut lease, self.deadline).await;

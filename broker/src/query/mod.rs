@@ -22,5 +22,5 @@ pub use habits::Habits;
 pub use run::{Answer, Limits, Run};
 pub use statement::Statement;
 pub use stream::{Piece, Stream, Streaming};
-pub use unit::{Expect, Unit};
+pub use unit::{Caller, Expect, Unit};
 pub use value::Value;

@@ -12,7 +12,7 @@ use super::attempt::{Attempt, Budget, Cause, Fault, Standing};
 use super::error::{Failure, QueryError};
 use super::habits::Habits;
 use super::laned;
-use super::unit::Unit;
+use super::unit::{Caller, Unit};
 use crate::base::Deadline;
 use crate::observe::RouteMetrics;
 use crate::pool::postgres::{Broken, Cleanup, ServerError, ask, capacity};
@@ -51,6 +51,8 @@ pub struct Run<'a> {
     pub at_least: Option<Consistency>,
     /// How much.
     pub limits: Limits,
+    /// Who asks.
+    pub caller: &'a Caller,
     /// On whose account.
     pub metrics: &'a RouteMetrics,
     /// What is known of the database's statements.
@@ -99,6 +101,7 @@ impl Run<'_> {
             let mut lease = lease(self.database, self.unit.want(self.at_least), self.deadline, attempt > 1)
                 .await
                 .map_err(QueryError::from)?;
+            lease.on_account_of(self.unit.holder(self.caller));
             let started = Instant::now();
             queue += started - asked;
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());

@@ -16,7 +16,7 @@ use super::exchange::{Event, Exchange, Step};
 use super::prepare;
 use super::run::{learn_names, lease};
 use super::trouble::{self, Trouble};
-use super::unit::Unit;
+use super::unit::{Caller, Unit};
 use crate::base::Deadline;
 use crate::encode::rows::split_tag;
 use crate::encode::{LineFormat, LineWriter, TooLarge};
@@ -53,6 +53,8 @@ pub struct Streaming<'a> {
     pub max_rows: Option<u64>,
     /// The longest its reader may take nothing.
     pub reader_timeout: Duration,
+    /// Who asks.
+    pub caller: &'a Caller,
     /// On whose account.
     pub metrics: &'a RouteMetrics,
 }
@@ -114,6 +116,8 @@ impl Streaming<'_> {
             let mut lease = lease(self.database, self.unit.want(self.at_least), self.deadline, attempt > 1)
                 .await
                 .map_err(QueryError::from)?;
+            lease.on_account_of(self.unit.holder(self.caller));
+            lease.may_last_until(self.over_by);
             let started = Instant::now();
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());
             learn_names(&mut lease, self.deadline).await;

@@ -2,20 +2,34 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use hearth_client::wire::{Isolation, Transaction};
 
 use super::error::QueryError;
 use super::exchange::Step;
 use super::statement::Statement;
+use crate::base::{RequestId, TenantId};
 use crate::pool::postgres::Cleanup;
 use crate::pool::postgres::catalog::Names;
-use crate::pool::{Consistency, Want};
+use crate::pool::{Consistency, Holder, Want};
 
 /// Settings of one request. Row-level security takes a few.
 const MAX_SETTINGS: usize = 100;
 /// References of one batch: each reads a whole earlier result.
 const MAX_REFERENCES: usize = 256;
+
+/// Of a text, what its fingerprint is made of.
+const FINGERPRINT_BYTES: usize = 512;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// By which request.
+    pub request: RequestId,
+    /// On whose account.
+    pub tenant: TenantId,
+}
 
 /// What must hold for a statement's count of rows; else everything is rolled back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,6 +109,22 @@ impl<'a> Unit<'a> {
         }
         let settings = settings.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
         Ok(Self { statements, expect, begin: None, settings, dry_run, is_batch: false })
+    }
+
+    /// The same for the same first statement, and telling nothing of it.
+    fn fingerprint(&self) -> u64 {
+        let Some(first) = self.statements.first() else { return 0 };
+        let mut hasher = DefaultHasher::new();
+        // Texts that long differ at their beginnings or in their lengths.
+        hasher.write(first.sql.as_bytes().get(..FINGERPRINT_BYTES).unwrap_or(first.sql.as_bytes()));
+        hasher.write_usize(first.sql.len());
+        hasher.finish()
+    }
+
+    /// Who holds the session that it runs on.
+    pub fn holder(&self, caller: &Caller) -> Holder {
+        let Caller { request, tenant } = caller.clone();
+        Holder { request, tenant, fingerprint: self.fingerprint() }
     }
 
     /// The kind of server it wants. What was not said to be read only reads from the primary: its caller may have just written.

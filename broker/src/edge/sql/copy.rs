@@ -83,6 +83,7 @@ async fn load(
         unit: &unit,
         deadline: asked.deadline,
         sender_timeout: broker.server.reader_timeout,
+        caller: &asked.caller,
         metrics: &asked.metrics,
     };
     let mut upload = Upload(encoding::decoded(headers, body)?);

@@ -23,13 +23,14 @@ use crate::config::Scope;
 use crate::encode::LineFormat;
 use crate::observe::RouteMetrics;
 use crate::pool::{Consistency, Database};
-use crate::query::{Answer, Failure, Habits, Limits, QueryError, Run, Streaming, Unit};
+use crate::query::{Answer, Caller, Failure, Habits, Limits, QueryError, Run, Streaming, Unit};
 use crate::tenant::Tenant;
 
 /// Who asks what of which database, by when: let in, and not read yet.
 pub struct Asked<'b> {
     broker: &'b Broker,
     principal: Principal,
+    caller: Caller,
     database: Arc<Database>,
     metrics: RouteMetrics,
     at_least: Option<Consistency>,
@@ -56,7 +57,8 @@ impl<'b> Asked<'b> {
             // To take the header and not keep its promise would be worse than to refuse.
             return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
         }
-        Ok(Self { broker, principal, database, metrics, at_least, deadline })
+        let caller = Caller { request: call.request_id.clone(), tenant: principal.tenant.id.clone() };
+        Ok(Self { broker, principal, caller, database, metrics, at_least, deadline })
     }
 
     fn tenant(&self) -> &Tenant {
@@ -97,6 +99,7 @@ impl<'b> Asked<'b> {
             deadline: self.deadline,
             at_least: self.at_least,
             limits: Limits { max_bytes, max_rows },
+            caller: &self.caller,
             metrics: &self.metrics,
             habits: self.habits(),
         }
@@ -114,6 +117,7 @@ impl<'b> Asked<'b> {
             max_row_bytes: self.tenant().limits.max_result_bytes,
             max_rows,
             reader_timeout: self.broker.server.reader_timeout,
+            caller: &self.caller,
             metrics: &self.metrics,
         }
     }

@@ -1,6 +1,6 @@
 //! What the tap on the driver's stream has learnt, for whoever holds the session.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::tap::Event;
 
@@ -15,6 +15,8 @@ pub struct Observed {
     signed_in: AtomicBool,
     /// A cancellation is on its way, and may hit whatever runs next.
     cancelling: AtomicBool,
+    /// The server's process; 0 before it told.
+    pid: AtomicU32,
 }
 
 impl Observed {
@@ -31,6 +33,11 @@ impl Observed {
     /// True when a reported setting has changed since the last call.
     pub fn take_setting_changed(&self) -> bool {
         self.setting_changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// The server's process that serves the session, as `pg_stat_activity` has it; 0 before sign-in.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
     }
 
     /// A cancellation is about to be sent.
@@ -59,6 +66,7 @@ impl Observed {
                 self.ready_seen.fetch_add(1, Ordering::AcqRel);
             }
             Event::Parameter(name) => self.note_parameter(name.as_bytes()),
+            Event::Process(pid) => self.pid.store(pid, Ordering::Relaxed),
         }
     }
 

@@ -10,6 +10,7 @@ use super::connect::Dialled;
 use super::observed::Observed;
 use super::prepared::{Prepared, PreparedCache};
 use crate::pool::ledger::{Entry, State};
+use crate::pool::registry::Slot;
 
 /// What a session needs before the next caller may have it. Ordered: the most thorough wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +35,8 @@ pub struct Session {
     pub prepared: PreparedCache<Prepared>,
     /// Its line in the endpoint's ledger.
     pub entry: Entry,
+    /// Its place in the endpoint's registry of checkouts.
+    pub slot: Arc<Slot>,
     /// When it was opened.
     pub opened: Instant,
     /// When it last came back.
@@ -55,7 +58,10 @@ impl Session {
     pub fn new(dialled: Dialled, mut entry: Entry, prepared_statements: usize, epoch: u64, schema_epoch: u64) -> Self {
         entry.set(State::Idle);
         let now = Instant::now();
+        let pid = dialled.observed.pid();
+        let slot = Slot::new(entry.line(), Arc::clone(&dialled.wire), dialled.client.cancel_token(), pid);
         Self {
+            slot: Arc::new(slot),
             channel: Channel::new(dialled.wire, Arc::clone(&dialled.observed)),
             client: dialled.client,
             observed: dialled.observed,

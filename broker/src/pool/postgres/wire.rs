@@ -27,6 +27,8 @@ pub trait Direct: Send + Sync {
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<()>>;
     /// Reads what is there into `bytes`' spare room. 0: the server has closed the stream.
     fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<usize>>;
+    /// Closes the stream under whoever holds it: from now on every read and write fails, and one that waits fails now.
+    fn sever(&self);
 }
 
 /// Where the stream in use can be had from the side, once the driver has signed in.
@@ -45,7 +47,8 @@ struct Shared<S> {
 }
 
 struct Inner<S> {
-    stream: S,
+    /// `None` once it was severed.
+    stream: Option<S>,
     frontend: Frontend,
     backend: Backend,
     /// Rewritten bytes that the socket has not taken yet; `written` of them it has.
@@ -55,19 +58,22 @@ struct Inner<S> {
     taken: bool,
     /// The driver's, when it found the stream taken.
     waiting: Option<Waker>,
+    /// Of who else waits for the stream.
+    holder: Option<Waker>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Tapped<S> {
     /// Puts a tap on `stream`, and tells `slot` of it.
     pub fn new(stream: S, observed: Arc<Observed>, slot: Slot) -> Self {
         let inner = Inner {
-            stream,
+            stream: Some(stream),
             frontend: Frontend::new(),
             backend: Backend::default(),
             pending: Vec::new(),
             written: 0,
             taken: false,
             waiting: None,
+            holder: None,
         };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), observed });
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&shared) as Arc<dyn Direct>);
@@ -79,7 +85,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Tapped<S> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let observed = Arc::clone(&self.shared.observed);
         let shared = Arc::into_inner(self.shared).expect("the slot had the only other handle");
-        (shared.inner.into_inner().unwrap_or_else(PoisonError::into_inner).stream, observed, self.slot)
+        let stream = shared.inner.into_inner().unwrap_or_else(PoisonError::into_inner).stream;
+        (stream.expect("nobody can sever what is not in the slot"), observed, self.slot)
     }
 }
 
@@ -91,7 +98,7 @@ impl<S> Shared<S> {
     /// The driver's turn at the stream; pending while somebody else has it.
     fn for_driver(&self, cx: &Context<'_>) -> Poll<MutexGuard<'_, Inner<S>>> {
         let mut inner = self.inner();
-        if inner.taken {
+        if inner.taken && inner.stream.is_some() {
             inner.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -113,7 +120,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Direct for Shared<S> {
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<()>> {
-        let stream = &mut self.inner().stream;
+        let mut inner = self.inner();
+        let polled = inner.write(cx, bytes);
+        inner.note_holder(cx, polled.is_pending());
+        polled
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let mut inner = self.inner();
+        let polled = poll_read_buf(Pin::new(inner.stream()?), cx, bytes);
+        inner.note_holder(cx, polled.is_pending());
+        polled
+    }
+
+    fn sever(&self) {
+        let (stream, wakers) = {
+            let mut inner = self.inner();
+            (inner.stream.take(), [inner.holder.take(), inner.waiting.take()])
+        };
+        drop(stream);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl<S> Inner<S> {
+    /// Errors: it was severed.
+    fn stream(&mut self) -> io::Result<&mut S> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+    }
+
+    /// Keeps the waker of who waits past the driver, to be woken if the stream is severed.
+    fn note_holder(&mut self, cx: &Context<'_>, waits: bool) {
+        if waits && !self.holder.as_ref().is_some_and(|held| held.will_wake(cx.waker())) {
+            self.holder = Some(cx.waker().clone());
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Inner<S> {
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<()>> {
+        let stream = self.stream()?;
         while !bytes.is_empty() {
             let n = ready!(Pin::new(&mut *stream).poll_write(cx, bytes))?;
             if n == 0 {
@@ -123,16 +169,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Direct for Shared<S> {
         }
         Pin::new(stream).poll_flush(cx)
     }
-
-    fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(&mut self.inner().stream), cx, bytes)
-    }
 }
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.pending[self.written..]))?;
+            let stream = self.stream.as_mut().ok_or(io::ErrorKind::ConnectionAborted)?;
+            let n = ready!(Pin::new(stream).poll_write(cx, &self.pending[self.written..]))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -154,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
             return Poll::Ready(Err(error));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut inner.stream).poll_read(cx, buf))?;
+        ready!(Pin::new(inner.stream()?).poll_read(cx, buf))?;
         if inner.frontend.take_tls_request() {
             inner.backend.expect_tls_answer();
         }
@@ -181,19 +224,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = ready!(self.shared.for_driver(cx));
         ready!(inner.drain(cx))?;
-        Pin::new(&mut inner.stream).poll_flush(cx)
+        Pin::new(inner.stream()?).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = ready!(self.shared.for_driver(cx));
         ready!(inner.drain(cx))?;
-        Pin::new(&mut inner.stream).poll_shutdown(cx)
+        Pin::new(inner.stream()?).poll_shutdown(cx)
     }
 }
 
 impl<S: TlsStream + Unpin> TlsStream for Tapped<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        self.shared.inner().stream.channel_binding()
+        self.shared.inner().stream.as_ref().map_or_else(ChannelBinding::none, TlsStream::channel_binding)
     }
 }
 
@@ -262,5 +305,27 @@ mod tests {
         direct.give_back();
         far.write_all(b"later").await.expect("writes");
         assert_eq!(driver.await.expect("ends"), *b"later");
+    }
+
+    #[tokio::test]
+    async fn a_severed_stream_fails_whoever_waits_for_it_and_the_driver() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let slot = Slot::default();
+        let mut tapped = Tapped::new(near, Arc::default(), Arc::clone(&slot));
+        let direct = slot.lock().expect("not poisoned").take().expect("is there");
+        direct.take();
+        let driver = tokio::spawn(async move { tapped.read(&mut [0; 5]).await });
+        let held = Arc::clone(&direct);
+        let holder = tokio::spawn(async move {
+            let mut seen = BytesMut::with_capacity(18);
+            std::future::poll_fn(|cx| held.poll_read(cx, &mut seen)).await
+        });
+        // Both wait by now, or will find it severed.
+        tokio::task::yield_now().await;
+        direct.sever();
+        assert_eq!(far.read(&mut [0; 5]).await.expect("reads"), 0, "the other side sees the end");
+        for ended in [holder.await.expect("ends"), driver.await.expect("ends")] {
+            assert_eq!(ended.expect_err("was severed").kind(), io::ErrorKind::ConnectionAborted);
+        }
     }
 }

@@ -10,6 +10,8 @@ pub enum Event {
     Ready,
     /// `ParameterStatus`: the setting's name, as far as kept.
     Parameter(String),
+    /// `BackendKeyData`: the server's process that serves the session.
+    Process(u32),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +86,7 @@ impl Backend {
 
     fn in_body(&mut self, bytes: &[u8], kind: u8, left: u32, note: &mut impl FnMut(Event)) -> usize {
         let used = bytes.len().min(left as usize);
-        if kind == b'S' {
+        if matches!(kind, b'S' | b'K') {
             let room = KEEP_BYTES.saturating_sub(self.body.len());
             self.body.extend_from_slice(&bytes[..used.min(room)]);
         }
@@ -99,6 +101,12 @@ impl Backend {
             b'S' => {
                 let end = memchr::memchr(0, &self.body).unwrap_or(self.body.len());
                 note(Event::Parameter(String::from_utf8_lossy(&self.body[..end]).into_owned()));
+                self.body.clear();
+            }
+            b'K' => {
+                if let Some(pid) = self.body.first_chunk() {
+                    note(Event::Process(u32::from_be_bytes(*pid)));
+                }
                 self.body.clear();
             }
             _ => {}
