@@ -16,7 +16,7 @@ use crate::pool::database::Surroundings;
 use crate::pool::postgres::presence;
 use crate::pool::server::Servers;
 use crate::pool::shards::Shards;
-use crate::pool::{Cache, Database};
+use crate::pool::{Cache, Database, Journal};
 use crate::query::Habits;
 use crate::tenant::Tenant;
 
@@ -38,6 +38,8 @@ pub struct Broker {
     pub keys: HashMap<KeyId, Key>,
     /// Every metric.
     pub metrics: Metrics,
+    /// What happened to the pools lately, and what was decided about their sizes.
+    pub journal: Arc<Journal>,
     /// The admin interface's key as SHA-256.
     pub admin_key: Option<[u8; 32]>,
     /// Requests in flight; closed when the broker drains.
@@ -68,7 +70,8 @@ impl Broker {
         let metrics = Metrics::new();
         let mut faults = Vec::new();
         let mut keep = |path: String, message: String| faults.push(Fault { path, message });
-        let databases = databases(config, &metrics, &mut keep);
+        let servers = Servers::default();
+        let databases = databases(config, &metrics, &servers, &mut keep);
         let caches = caches(config, &metrics, &mut keep);
         if !faults.is_empty() {
             return Err(ConfigError::Invalid(faults));
@@ -89,6 +92,7 @@ impl Broker {
             caches,
             keys,
             metrics,
+            journal: Arc::clone(servers.journal()),
             admin_key: config.server.admin_key_sha256.as_deref().map(hash),
             requests: TaskTracker::new(),
             streams: TaskTracker::new(),
@@ -136,12 +140,13 @@ impl Broker {
 fn databases(
     config: &Config,
     metrics: &Metrics,
+    servers: &Servers,
     fault: &mut impl FnMut(String, String),
 ) -> BTreeMap<BackendName, Arc<Database>> {
     // The backstop in the server is the longest deadline that any tenant of the broker may ask for. A stream sets its own.
     let longest = config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_mins(1));
     let around = Surroundings {
-        servers: &Servers::default(),
+        servers,
         mark: &presence::new_mark(),
         zone: config.server.zone.as_deref(),
         longest_statement: longest,

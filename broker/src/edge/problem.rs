@@ -140,7 +140,7 @@ fn pool(error: &PoolError) -> Facts {
         PoolError::Down { .. } | PoolError::NoPrimary { .. } => {
             Facts::for_now(unavailable, ProblemCode::BackendDown, LATER)
         }
-        PoolError::BreakerOpen { retry_after, .. } => {
+        PoolError::BreakerOpen { retry_after, .. } | PoolError::LoginRefused { retry_after, .. } => {
             Facts::for_now(unavailable, ProblemCode::BackendDown, *retry_after)
         }
         PoolError::Paused { .. } => Facts::for_now(unavailable, ProblemCode::Overloaded, LATER),

@@ -8,10 +8,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open it.
-const FAILURES: u32 = 5;
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
+/// When a breaker opens, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// For how long, the first time.
+    pub first: Duration,
+    /// For how long at the most: twice as long with each trial that failed.
+    pub longest: Duration,
+}
+
+/// On reaching a server.
+pub const CONNECT: Rule = Rule { failures: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) };
+/// On being let in. A wrong password stays wrong until somebody does something, and servers lock roles that try too often.
+pub const LOGIN: Rule = Rule { failures: 3, first: Duration::from_secs(30), longest: Duration::from_mins(2) };
 
 /// What it lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +43,9 @@ pub struct Open {
 }
 
 /// A breaker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Breaker {
+    rule: Rule,
     record: Mutex<Record>,
 }
 
@@ -58,6 +70,11 @@ impl BreakerState {
 }
 
 impl Breaker {
+    /// A closed breaker.
+    pub fn new(rule: Rule) -> Self {
+        Self { rule, record: Mutex::default() }
+    }
+
     /// Leave to try; every leave is answered by [`Breaker::success`], [`Breaker::failure`] or [`Breaker::release`].
     pub fn permit(&self) -> Result<(), Open> {
         let mut record = self.record();
@@ -86,9 +103,9 @@ impl Breaker {
         let mut record = self.record();
         record.failures = record.failures.saturating_add(1);
         let last = record.opened.map(|(_, pause)| pause);
-        let trips = record.failures >= FAILURES && (record.trial || last.is_none());
+        let trips = record.failures >= self.rule.failures && (record.trial || last.is_none());
         if trips {
-            let pause = last.map_or(FIRST, |pause| (pause * 2).min(LONGEST));
+            let pause = last.map_or(self.rule.first, |pause| (pause * 2).min(self.rule.longest));
             record.opened = Some((Instant::now(), pause));
             record.trips += 1;
         }
@@ -139,21 +156,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_a_few_failures_and_lets_one_trial_through() {
-        let breaker = Breaker::default();
-        for _ in 1..FAILURES {
+        let first = CONNECT.first;
+        let breaker = Breaker::new(CONNECT);
+        for _ in 1..CONNECT.failures {
             breaker.permit().expect("closed");
             assert!(!breaker.failure());
         }
         breaker.permit().expect("closed");
         assert!(breaker.failure());
-        assert_eq!((breaker.state(), breaker.permit()), (BreakerState::Open, Err(Open { retry_after: FIRST })));
-        tokio::time::advance(FIRST).await;
+        assert_eq!((breaker.state(), breaker.permit()), (BreakerState::Open, Err(Open { retry_after: first })));
+        tokio::time::advance(first).await;
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         breaker.permit().expect("one trial");
         assert!(breaker.permit().is_err(), "and only one");
         assert!(breaker.failure());
-        assert_eq!(breaker.shut(), Some(Open { retry_after: 2 * FIRST }), "twice as long");
-        tokio::time::advance(2 * FIRST).await;
+        assert_eq!(breaker.shut(), Some(Open { retry_after: 2 * first }), "twice as long");
+        tokio::time::advance(2 * first).await;
         breaker.permit().expect("one trial");
         assert!(breaker.success());
         assert_eq!((breaker.state(), breaker.trips()), (BreakerState::Closed, 2));

@@ -75,6 +75,11 @@ impl Grant {
         if capacity.brokers > 1 && now < self.until { self } else { Self::new(capacity, now) }
     }
 
+    /// How many are left.
+    pub fn left(&self, now: Instant) -> usize {
+        if now < self.until { self.left } else { 0 }
+    }
+
     /// Takes one, if there is one left.
     pub fn take(&mut self, now: Instant) -> bool {
         let granted = self.left > 0 && now < self.until;

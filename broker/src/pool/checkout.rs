@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use deadpool::unmanaged::Object;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::breaker::Open;
 use super::endpoint::Endpoint;
-use super::error::PoolError;
+use super::error::{LoginRefused, PoolError};
+use super::event::BreakerName;
 use super::opener::Failure;
 use super::postgres::Session;
 use crate::base::Deadline;
@@ -32,8 +34,12 @@ impl Endpoint {
 
     async fn wait(self: &Arc<Self>, deadline: Deadline) -> Result<Object<Session>, PoolError> {
         let start = Instant::now();
-        if let Some(open) = self.is_shut() {
-            return Err(PoolError::BreakerOpen { backend: self.backend.clone(), retry_after: open.retry_after });
+        if let Some((name, Open { retry_after })) = self.is_shut() {
+            let backend = self.backend.clone();
+            return Err(match name {
+                BreakerName::Connect => PoolError::BreakerOpen { backend, retry_after },
+                BreakerName::Login => PoolError::LoginRefused { backend, retry_after, source: LoginRefused },
+            });
         }
         let turn = Turn::take(&self.waiting);
         if turn.number > self.max_waiting {

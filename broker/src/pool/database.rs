@@ -182,7 +182,9 @@ impl Database {
                     return Ok(Lease::new(object, Arc::clone(self), endpoint, deadline));
                 }
                 // A read may go elsewhere; and a write to who is the primary by now, if that is not the same.
-                Err(error @ (PoolError::Down { .. } | PoolError::BreakerOpen { .. })) if self.is_replicated() => {
+                Err(
+                    error @ (PoolError::Down { .. } | PoolError::BreakerOpen { .. } | PoolError::LoginRefused { .. }),
+                ) if self.is_replicated() => {
                     endpoint.sick();
                     if deadline.has_passed() || (matches!(want, Want::Read(_)) && tried.len() > self.endpoints.len()) {
                         return Err(error);

@@ -11,9 +11,11 @@ use deadpool::unmanaged::{Object, Pool};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::decision::{Trigger, Verdict};
 use super::demand::Demand;
-use super::event::CloseReason;
+use super::event::{CloseReason, Event};
 use super::health::Health;
+use super::journal::Facts;
 use super::lane::Lanes;
 use super::ledger::{Ledger, State};
 use super::load::Load;
@@ -32,7 +34,7 @@ pub struct Endpoint {
     /// The database it serves.
     pub(super) backend: BackendName,
     /// `host:port`.
-    pub(super) address: String,
+    pub(super) address: Arc<str>,
     pub(super) zone: Option<String>,
     pub(super) config: PoolConfig,
     pub(super) connector: Arc<Connector>,
@@ -79,8 +81,6 @@ pub struct EndpointStatus {
     pub max: usize,
     /// Callers waiting.
     pub waiting: u32,
-    /// Age of the oldest checkout.
-    pub oldest_checkout: Option<Duration>,
     /// Sessions closed under holders who have not let go of them; counted nowhere else.
     pub severed: usize,
 }
@@ -105,7 +105,7 @@ impl Endpoint {
 
     /// Whether it is given traffic: `ok`, `probing` while its server was not asked yet, `ejected`, or `open` for its breaker.
     pub fn state(&self) -> &'static str {
-        if self.opening.breaker.shut().is_some() {
+        if self.opening.breaker.shut().is_some() || self.opening.logins.shut().is_some() {
             "open"
         } else if !self.is_usable() {
             "ejected"
@@ -137,7 +137,6 @@ impl Endpoint {
             limit: self.limit(),
             max: self.config.max as usize,
             waiting: self.waiting.load(Ordering::Relaxed),
-            oldest_checkout: self.registry.oldest(Instant::now()),
             severed: self.registry.severed(),
         }
     }
@@ -224,17 +223,29 @@ impl Endpoint {
 
     /// Closes a session for good.
     pub(super) fn close(&self, object: Object<Session>, reason: CloseReason) {
-        tracing::debug!(
-            backend.name = %self.backend, server.address = %self.address, reason = reason.as_str(),
-            "closing a connection to `{}`", self.backend
-        );
-        self.metrics.closed(reason.as_str(), Some(object.opened.elapsed()), Some(object.uses));
+        let (age, uses, pid) = (object.opened.elapsed(), object.uses, object.observed.pid());
+        let facts = Facts { pid: Some(pid), age: Some(age), uses: Some(uses), ..Facts::default() };
+        self.metrics.closed(reason.as_str(), Some(age), Some(uses));
         drop(Object::take(object));
+        self.tell(Event::Close(reason), facts);
+        match reason {
+            CloseReason::Shrink => self.decide(Trigger::OverLimit, Verdict::Shrink),
+            CloseReason::Idle => self.decide(Trigger::Idle, Verdict::Shrink),
+            _ => {}
+        }
     }
 
-    /// Every session is replaced as it comes back.
-    pub fn reconnect(&self) {
+    /// Every session is replaced as it comes back; and the login is tried again, since an operator may have set it right.
+    pub fn reconnect(self: &Arc<Self>) {
         self.generation.fetch_add(1 << 32, Ordering::AcqRel);
+        self.let_in();
+        self.server.nudge.notify_one();
+        self.want();
+    }
+
+    /// Notes what happened, in the log and for whoever asks.
+    pub(super) fn tell(&self, event: Event, facts: Facts) {
+        self.server.journal.note(event, &self.backend, &self.address, facts);
     }
 
     pub(super) fn retired_last(&self) -> std::sync::MutexGuard<'_, Instant> {
@@ -249,7 +260,8 @@ impl Endpoint {
     /// Something about the server's end went wrong: a connection broke, or could not be opened.
     pub(super) fn sick(&self) {
         if self.health.sick(Instant::now()) {
-            tracing::warn!(backend.name = %self.backend, server.address = %self.address, "`{}` gets no reads for a while", self.address);
+            self.metrics.ejections.inc();
+            self.tell(Event::Eject, Facts::default());
         }
         self.server.nudge.notify_one();
     }

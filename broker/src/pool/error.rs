@@ -46,6 +46,18 @@ pub enum PoolError {
         /// Until the next try.
         retry_after: Duration,
     },
+    /// The server has refused the broker's login several times in a row; nobody tries for longer. The caller is not told: what it
+    /// could do about it is nothing.
+    #[error("`{backend}` takes no connection for now; the next try is in {} ms", retry_after.as_millis())]
+    LoginRefused {
+        /// Which backend.
+        backend: BackendName,
+        /// Until the next try.
+        retry_after: Duration,
+        /// For the log.
+        #[source]
+        source: LoginRefused,
+    },
     /// None of the database's servers takes writes.
     #[error("no server of `{backend}` takes writes, for {} ms now", waited.as_millis())]
     NoPrimary {
@@ -69,3 +81,10 @@ pub enum PoolError {
         backend: BackendName,
     },
 }
+
+/// What operators are told, in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the server refuses the broker's login; set the password right, then `POST /admin/v1/databases/NAME/reconnect` or wait"
+)]
+pub struct LoginRefused;

@@ -62,6 +62,11 @@ impl Health {
         self.record().until.is_none_or(|until| now >= until)
     }
 
+    /// For how long it is still left alone.
+    pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
+        self.record().until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
+
     fn record(&self) -> std::sync::MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::registry::{Checkout, Found, Holder, Slot};
+use super::event::{CloseReason, Event};
+use super::journal::Facts;
+use super::registry::{Checkout, Found, Slot};
 
-/// For what the broker itself holds.
+/// The account of what the broker itself holds.
 const OWN: &str = "hearth";
 
 impl Endpoint {
@@ -17,27 +19,12 @@ impl Endpoint {
             match found {
                 Found::Leak(slot, checkout) => {
                     self.metrics.leaked(checkout.holder.as_ref().map_or(OWN, |holder| holder.tenant.as_str()));
-                    let (request, tenant, statement) = words(&checkout);
-                    tracing::warn!(
-                        backend.name = %self.backend, server.address = %self.address, backend.pid = slot.pid,
-                        request.id = request, tenant.id = tenant, statement, held_ms = held_ms(&checkout),
-                        "a connection to `{}` is held long past its deadline", self.backend
-                    );
+                    self.tell(Event::Leak, facts(&slot, &checkout));
                 }
                 Found::Severed(slot, checkout) => {
-                    let (request, tenant, statement) = words(&checkout);
-                    tracing::error!(
-                        backend.name = %self.backend, server.address = %self.address, backend.pid = slot.pid,
-                        request.id = request, tenant.id = tenant, statement, held_ms = held_ms(&checkout),
-                        "a connection to `{}` never came back and was closed", self.backend
-                    );
-                    let endpoint = Arc::clone(self);
-                    self.cleaning.spawn(async move {
-                        // Its server works on until it writes to the socket that is gone.
-                        if let Err(error) = endpoint.connector.cancel(slot.cancel_token()).await {
-                            tracing::debug!(error = %error, "a cancellation did not get through");
-                        }
-                    });
+                    self.metrics.closed(CloseReason::LeakForced.as_str(), None, None);
+                    self.tell(Event::Close(CloseReason::LeakForced), facts(&slot, &checkout));
+                    self.cleaning.spawn(Arc::clone(self).cancel_severed(slot));
                     self.want();
                 }
             }
@@ -46,24 +33,25 @@ impl Endpoint {
 
     /// One that was told of has come back after all.
     pub(super) fn recovered(&self, slot: &Slot, checkout: &Checkout) {
-        let (request, tenant, statement) = words(checkout);
-        tracing::info!(
-            backend.name = %self.backend, server.address = %self.address, backend.pid = slot.pid,
-            request.id = request, tenant.id = tenant, statement, held_ms = held_ms(checkout),
-            "a connection to `{}` that was held too long came back", self.backend
-        );
+        self.tell(Event::Recovered, facts(slot, checkout));
+    }
+
+    /// A server works on for a session whose socket is gone, until it writes to it.
+    async fn cancel_severed(self: Arc<Self>, slot: Arc<Slot>) {
+        if let Err(error) = self.connector.cancel(slot.cancel_token()).await {
+            tracing::debug!(error = %error, "a cancellation did not get through");
+        }
     }
 }
 
-fn held_ms(checkout: &Checkout) -> u64 {
-    u64::try_from(checkout.since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-fn words(checkout: &Checkout) -> (&str, &str, String) {
-    match &checkout.holder {
-        Some(Holder { request, tenant, fingerprint }) => {
-            (request.as_str(), tenant.as_str(), format!("{fingerprint:016x}"))
-        }
-        None => ("", OWN, String::new()),
+fn facts(slot: &Slot, checkout: &Checkout) -> Facts {
+    let holder = checkout.holder.as_ref();
+    Facts {
+        pid: Some(slot.pid),
+        age: Some(checkout.since.elapsed()),
+        request: holder.map(|holder| holder.request.to_string()),
+        tenant: Some(holder.map_or_else(|| OWN.to_owned(), |holder| holder.tenant.to_string())),
+        statement: holder.map(|holder| holder.fingerprint),
+        ..Facts::default()
     }
 }

@@ -9,7 +9,8 @@ use tokio_postgres::CancelToken;
 
 use super::database::Database;
 use super::endpoint::Endpoint;
-use super::event::CloseReason;
+use super::event::{CloseReason, Event, Outcome, ResetReason};
+use super::journal::Facts;
 use super::ledger::State;
 use super::postgres::connect::CancelError;
 use super::postgres::observed::Observed;
@@ -165,6 +166,11 @@ async fn make_clean(mut object: Object<Session>, endpoint: Arc<Endpoint>, tainte
     } else {
         reset::reset(&mut object, cleanup).await
     };
+    let reason = if tainted { ResetReason::Abandoned } else { ResetReason::Changed };
+    let outcome = if clean { Outcome::Clean } else { Outcome::Failed };
+    endpoint.metrics.reset(reason.as_str(), outcome.as_str());
+    let facts = Facts { pid: Some(object.observed.pid()), uses: Some(object.uses), ..Facts::default() };
+    endpoint.tell(Event::Reset(reason, outcome), facts);
     if clean {
         endpoint.checkin(object);
     } else {

@@ -1,15 +1,56 @@
 //! What an operator sees of an endpoint at one moment.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::breaker::BreakerState;
+use super::breaker::{Breaker, BreakerState};
+use super::decision::ServerInputs;
 use super::endpoint::Endpoint;
+use super::event::BreakerName;
+use super::registry::Checkout;
 use crate::observe::PoolReading;
 
 /// Whether an endpoint is given traffic.
 const STATES: [&str; 4] = ["ok", "probing", "ejected", "open"];
 
+/// What is shown of an endpoint, beside its status and its server's standing.
+pub struct Sight {
+    /// The configured minimum.
+    pub min: usize,
+    /// Most sessions wanted at once, lately.
+    pub demand: usize,
+    /// For how long it still gets no reads.
+    pub ejected_for: Option<Duration>,
+    /// Name, state, and how often it opened, of each breaker.
+    pub breakers: [(&'static str, &'static str, u64); 2],
+    /// The server's room.
+    pub server: Option<ServerInputs>,
+    /// The oldest checkout, and the server's process that serves it.
+    pub oldest: Option<(Checkout, u32)>,
+    /// How far a replica is behind.
+    pub lag: Option<Duration>,
+}
+
 impl Endpoint {
+    /// What is shown of it.
+    pub fn sight(&self) -> Sight {
+        let breaker = |name: BreakerName, breaker: &Breaker| (name.as_str(), breaker.state().as_str(), breaker.trips());
+        let now = Instant::now();
+        Sight {
+            min: self.config.min as usize,
+            demand: self.demand.peak(now),
+            ejected_for: self.health.ejected_for(now),
+            breakers: [
+                breaker(BreakerName::Connect, &self.opening.breaker),
+                breaker(BreakerName::Login, &self.opening.logins),
+            ],
+            server: self.server.inputs(),
+            oldest: self.registry.oldest(),
+            lag: self.is_replica().then(|| self.server.standing().replay_age),
+        }
+    }
+
     /// Sets the endpoint's gauges.
     pub fn measure(&self) {
         let status = self.status();
@@ -39,9 +80,12 @@ impl Endpoint {
                 ("leaked", status.severed),
             ],
             sizes: &sizes,
-            oldest_checkout: status.oldest_checkout.unwrap_or_default(),
+            oldest_checkout: self.registry.oldest().map_or(Duration::ZERO, |(oldest, _)| oldest.since.elapsed()),
             states: (&STATES, self.state()),
-            breakers: &[("connect", number(self.opening.breaker.state()))],
+            breakers: &[
+                ("connect", number(self.opening.breaker.state())),
+                ("login", number(self.opening.logins.state())),
+            ],
         });
     }
 }

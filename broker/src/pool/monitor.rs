@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::budget::Capacity;
 use super::endpoint::Endpoint;
+use super::event::ErrorReason;
 use super::postgres::Channel;
 use super::postgres::capacity::{self, Report};
 use super::server::{Reading, Role, Server, Standing};
@@ -74,8 +75,10 @@ fn pause(server: &Server, is_there: bool) -> Duration {
 async fn look(server: &Arc<Server>, watch: &mut Option<Watch>) {
     let members = server.members();
     let Some(first) = members.first() else { return };
-    if watch.is_none() {
-        *watch = open(first).await;
+    if watch.is_none()
+        && let Some(member) = members.iter().find(|member| member.opening.logins.permit().is_ok())
+    {
+        *watch = open(member).await;
     }
     let Some(held) = watch else { return away(server) };
     match timeout(ANSWER, capacity::ask(&mut held.channel, first.connector.mark())).await {
@@ -102,11 +105,17 @@ async fn look(server: &Arc<Server>, watch: &mut Option<Watch>) {
 async fn open(endpoint: &Arc<Endpoint>) -> Option<Watch> {
     match endpoint.connector.watching().dial(None).await {
         Ok(dialled) => {
+            endpoint.let_in();
             let channel = Channel::new(dialled.wire, dialled.observed);
             Some(Watch { channel, _client: dialled.client })
         }
         Err(error) => {
             tracing::debug!(server.address = %endpoint.address, error = %error, "`{}` cannot be watched", endpoint.address);
+            if ErrorReason::of(&error) == ErrorReason::Login {
+                endpoint.refused(&error);
+            } else {
+                endpoint.opening.logins.release();
+            }
             None
         }
     }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tokio_postgres::error::SqlState;
 
 use super::backoff::Backoff;
-use super::breaker::{Breaker, Open};
+use super::breaker::{Breaker, CONNECT, LOGIN, Open};
+use super::decision::{Hold, LastHold, Trigger, Verdict};
 use super::endpoint::Endpoint;
+use super::event::{BreakerName, ErrorReason, Event, OpenReason};
+use super::journal::Facts;
 use super::ledger::{Alive, Entry, State};
 use super::postgres::Session;
 
@@ -27,6 +29,9 @@ pub struct Opening {
     /// The lock makes a place in the ledger and the look at its room one step.
     placing: Mutex<Pace>,
     pub(super) breaker: Breaker,
+    /// A server that answers and refuses the login is not away: it is asked again much later.
+    pub(super) logins: Breaker,
+    pub(super) last_hold: LastHold,
     failures: watch::Sender<Option<Arc<Failure>>>,
 }
 
@@ -60,7 +65,9 @@ impl Opening {
             urgent: AtomicUsize::new(0),
             ahead: AtomicUsize::new(0),
             placing: Mutex::new(Pace { backoff: Backoff::new(), not_before: None }),
-            breaker: Breaker::default(),
+            breaker: Breaker::new(CONNECT),
+            logins: Breaker::new(LOGIN),
+            last_hold: LastHold::default(),
             failures: watch::Sender::new(None),
         }
     }
@@ -68,6 +75,14 @@ impl Opening {
     /// Hears of each session that could not be opened from now on.
     pub(super) fn failures(&self) -> watch::Receiver<Option<Arc<Failure>>> {
         self.failures.subscribe()
+    }
+
+    pub(super) fn urgent(&self) -> usize {
+        self.urgent.load(Ordering::Acquire)
+    }
+
+    pub(super) fn ahead(&self) -> usize {
+        self.ahead.load(Ordering::Acquire)
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -91,47 +106,72 @@ impl Endpoint {
         self.want();
     }
 
-    /// While there are no open sessions and the breaker is open: for how long.
-    pub(super) fn is_shut(&self) -> Option<Open> {
-        if self.ledger.total() > 0 { None } else { self.opening.breaker.shut() }
+    /// While there are no open sessions and a breaker is open: which, and for how long.
+    pub(super) fn is_shut(&self) -> Option<(BreakerName, Open)> {
+        if self.ledger.total() > 0 {
+            return None;
+        }
+        let connect = self.opening.breaker.shut().map(|open| (BreakerName::Connect, open));
+        connect.or_else(|| self.opening.logins.shut().map(|open| (BreakerName::Login, open)))
     }
 
     /// Opens what is needed now, as far as gate, limit and server allow. Called wherever one of them may have changed.
     pub(super) fn want(self: &Arc<Self>) {
         loop {
             let opening = self.ledger.count(State::Connecting);
-            let needed = self.opening.urgent.load(Ordering::Acquire) + self.opening.ahead.load(Ordering::Acquire);
+            let urgent = self.opening.urgent();
+            let needed = urgent + self.opening.ahead();
             if needed <= opening || opening >= CONNECTS_AT_ONCE {
+                if needed > opening {
+                    self.hold(Hold::Gate);
+                }
                 return;
             }
-            let Some((entry, alive)) = self.place() else { return };
-            self.cleaning.spawn(Arc::clone(self).open(entry, alive));
+            match self.place() {
+                Ok((entry, alive)) => {
+                    let trigger = if urgent > opening { Trigger::Demand } else { Trigger::Ahead };
+                    self.decide(trigger, Verdict::Open);
+                    self.cleaning.spawn(Arc::clone(self).open(entry, alive, trigger));
+                }
+                Err(hold) => return hold.map_or((), |hold| self.hold(hold)),
+            }
         }
     }
 
-    /// A place for one more session.
-    fn place(&self) -> Option<(Entry, Alive)> {
+    /// A place for one more session. Errors: why there is none; `None` for a pool that is closed.
+    fn place(&self) -> Result<(Entry, Alive), Option<Hold>> {
         let pace = self.opening.pace();
-        let too_soon = pace.not_before.is_some_and(|at| Instant::now() < at);
-        if too_soon || self.idle.is_closed() || self.ledger.count(State::Connecting) >= CONNECTS_AT_ONCE {
-            return None;
+        if self.idle.is_closed() {
+            return Err(None);
+        }
+        if pace.not_before.is_some_and(|at| Instant::now() < at) {
+            return Err(Some(Hold::Backoff));
+        }
+        if self.ledger.count(State::Connecting) >= CONNECTS_AT_ONCE {
+            return Err(Some(Hold::Gate));
         }
         if self.ledger.total() >= self.limit() {
             // Another broker may have left since the last look, or another pool.
             self.server.look_if_old();
-            return None;
+            return Err(Some(Hold::Limit));
         }
         if self.opening.breaker.permit().is_err() {
-            return None;
+            return Err(Some(Hold::Breaker));
+        }
+        if self.opening.logins.permit().is_err() {
+            self.opening.breaker.release();
+            return Err(Some(Hold::Login));
         }
         if !self.server.take_grant(self.ledger.total() == 0) {
             self.opening.breaker.release();
-            return None;
+            self.opening.logins.release();
+            return Err(Some(Hold::Grant));
         }
-        Some((self.ledger.entry(), self.ledger.born()))
+        Ok((self.ledger.entry(), self.ledger.born()))
     }
 
-    async fn open(self: Arc<Self>, entry: Entry, alive: Alive) {
+    async fn open(self: Arc<Self>, entry: Entry, alive: Alive, trigger: Trigger) {
+        let begun = Instant::now();
         let dialled = {
             let _turn = self.server.gate.acquire().await;
             // Read before dialling: what changes while the session opens is then newer than the session.
@@ -142,7 +182,8 @@ impl Endpoint {
             Ok((dialled, epoch, schema_epoch)) => {
                 let kept = self.config.prepared_statements as usize;
                 let session = Session::new(dialled, entry, kept, epoch, schema_epoch);
-                self.opened(session);
+                let reason = if trigger == Trigger::Demand { OpenReason::Demand } else { OpenReason::Ahead };
+                self.opened(session, reason, begun.elapsed());
             }
             Err(error) => {
                 drop(entry);
@@ -156,9 +197,11 @@ impl Endpoint {
 
     /// The server answers its watcher: it is not left alone any more, and after an absence everybody may try again.
     pub(super) fn answered(self: &Arc<Self>, is_back: bool) {
-        self.health.well();
+        if self.health.well() {
+            self.tell(Event::Return, Facts::default());
+        }
         if is_back {
-            self.opening.breaker.success();
+            self.reachable();
             let mut pace = self.opening.pace();
             pace.backoff.reset();
             pace.not_before = None;
@@ -167,8 +210,25 @@ impl Endpoint {
         }
     }
 
-    fn opened(&self, session: Session) {
-        self.opening.breaker.success();
+    /// The server takes connections, whatever it says then.
+    fn reachable(&self) {
+        if self.opening.breaker.success() {
+            self.tell(Event::BreakerClose(BreakerName::Connect), Facts::default());
+        }
+    }
+
+    /// The server has let us in, or an operator says that it will.
+    pub(super) fn let_in(&self) {
+        if self.opening.logins.success() {
+            self.tell(Event::BreakerClose(BreakerName::Login), Facts::default());
+        }
+    }
+
+    fn opened(&self, session: Session, reason: OpenReason, took: Duration) {
+        self.reachable();
+        self.let_in();
+        let facts = Facts { pid: Some(session.observed.pid()), connect: Some(took), ..Facts::default() };
+        self.tell(Event::Open(reason), facts);
         {
             let mut pace = self.opening.pace();
             pace.backoff.reset();
@@ -183,15 +243,11 @@ impl Endpoint {
 
     /// Tells those who wait, and how long to pause before the next try.
     fn failed(&self, error: tokio_postgres::Error) -> Duration {
-        let is_full = error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
-        self.metrics.not_opened(if is_full { "full" } else { "error" });
-        tracing::debug!(backend.name = %self.backend, server.address = %self.address, error = %error, "a connection to `{}` could not be opened", self.backend);
+        let reason = self.refused(&error);
+        let is_full = reason == ErrorReason::Full;
         if is_full {
             // Somebody else has the room: what is open is all there is for now.
-            self.set_limit(self.ledger.total().max(1));
-            self.opening.breaker.release();
-        } else {
-            self.opening.breaker.failure();
+            self.set_limit(self.ledger.total().max(1), Trigger::ServerFull);
         }
         self.server.nudge.notify_one();
         let pause = {
@@ -203,5 +259,35 @@ impl Endpoint {
         self.opening.ahead.store(0, Ordering::Release);
         self.opening.failures.send_replace(Some(Arc::new(Failure { error: Arc::new(error), is_full })));
         pause
+    }
+
+    /// A session could not be opened, for the pool or for whoever watches: tells it, and lets the breakers know.
+    pub(super) fn refused(&self, error: &tokio_postgres::Error) -> ErrorReason {
+        let reason = ErrorReason::of(error);
+        self.metrics.not_opened(reason.as_str());
+        let sqlstate = error.code().map(|state| state.code().to_owned());
+        // The server's own words name the role and the database at the most.
+        let detail = error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned());
+        self.tell(Event::Error(reason), Facts { sqlstate, detail: Some(detail), ..Facts::default() });
+        let tripped = match reason {
+            ErrorReason::Full => {
+                self.opening.breaker.release();
+                self.opening.logins.release();
+                None
+            }
+            ErrorReason::Login => {
+                self.reachable();
+                self.opening.logins.failure().then_some(BreakerName::Login)
+            }
+            ErrorReason::Refused | ErrorReason::Timeout | ErrorReason::Network | ErrorReason::Other => {
+                self.opening.logins.release();
+                self.opening.breaker.failure().then_some(BreakerName::Connect)
+            }
+        };
+        if let Some(name) = tripped {
+            self.metrics.tripped(name.as_str());
+            self.tell(Event::BreakerOpen(name), Facts::default());
+        }
+        reason
     }
 }

@@ -7,6 +7,7 @@ use deadpool::unmanaged::Pool;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::decision::{Trigger, Verdict};
 use super::demand::Demand;
 use super::endpoint::Endpoint;
 use super::health::Health;
@@ -54,7 +55,7 @@ impl Endpoint {
         let now = Instant::now();
         Arc::new(Self {
             backend,
-            address: connector.address(),
+            address: connector.address().into(),
             zone,
             server,
             idle: Pool::new(2 * config.max as usize + UNRETURNED),
@@ -87,8 +88,12 @@ impl Endpoint {
     }
 
     /// It may have so many from now on. What is open beyond goes when it comes back.
-    pub(super) fn set_limit(&self, limit: usize) {
-        self.limit.store(limit.min(self.config.max as usize), Ordering::Release);
+    pub(super) fn set_limit(&self, limit: usize, trigger: Trigger) {
+        let limit = limit.min(self.config.max as usize);
+        let before = self.limit.swap(limit, Ordering::AcqRel);
+        if before != limit {
+            self.decide(trigger, Verdict::Limit { before });
+        }
     }
 
     /// What is worth keeping open: what was wanted lately, and the minimum.

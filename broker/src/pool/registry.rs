@@ -176,10 +176,13 @@ impl Registry {
         self.all().iter().filter_map(|slot| slot.look(now)).collect()
     }
 
-    /// The age of the oldest checkout.
-    pub fn oldest(&self, now: Instant) -> Option<Duration> {
-        let since = |slot: &Arc<Slot>| if let Held::By(checkout) = &*slot.held() { Some(checkout.since) } else { None };
-        self.all().iter().filter_map(since).min().map(|since| now - since)
+    /// The oldest checkout, and the server's process that serves it.
+    pub fn oldest(&self) -> Option<(Checkout, u32)> {
+        let held = |slot: &Arc<Slot>| match &*slot.held() {
+            Held::By(checkout) => Some((checkout.clone(), slot.pid)),
+            Held::No | Held::Severed => None,
+        };
+        self.all().iter().filter_map(held).min_by_key(|(checkout, _)| checkout.since)
     }
 
     /// Sessions that were closed under holders who have not let go of them.

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Capacity, Grant};
+use super::decision::{ServerInputs, Trigger};
 use super::endpoint::Endpoint;
+use super::journal::Journal;
 use super::share::{Claim, fair_shares};
 
 /// Connections to one server that may be in the making at once, over all pools: sign-in costs it more than a statement.
@@ -71,6 +73,8 @@ pub struct Standing {
 /// One server.
 pub struct Server {
     address: String,
+    /// Of all the broker's servers.
+    pub(super) journal: Arc<Journal>,
     /// Turns at opening a connection.
     pub(super) gate: Semaphore,
     pub(super) standing: watch::Sender<Standing>,
@@ -86,15 +90,24 @@ pub struct Server {
     pub(super) used: Mutex<Instant>,
 }
 
-/// The servers of one broker, by address.
+/// The servers of one broker, by address, and what happened on them.
 #[derive(Default)]
-pub struct Servers(Mutex<HashMap<String, Arc<Server>>>);
+pub struct Servers {
+    known: Mutex<HashMap<String, Arc<Server>>>,
+    journal: Arc<Journal>,
+}
 
 impl Servers {
     /// The server at `address`, the same one for everybody who asks.
     pub fn at(&self, address: &str) -> Arc<Server> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(address.to_owned()).or_insert_with(|| Server::new(address.to_owned())))
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Server::new(address.to_owned(), Arc::clone(&self.journal));
+        Arc::clone(known.entry(address.to_owned()).or_insert_with(new))
+    }
+
+    /// What happened lately.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 }
 
@@ -135,7 +148,7 @@ impl Room {
 
 impl Server {
     /// A server that was not looked at yet.
-    pub fn new(address: String) -> Arc<Self> {
+    pub fn new(address: String, journal: Arc<Journal>) -> Arc<Self> {
         let standing = Standing {
             role: Role::Unknown,
             was: Role::Unknown,
@@ -149,6 +162,7 @@ impl Server {
         };
         Arc::new(Self {
             address,
+            journal,
             gate: Semaphore::new(CONNECTS_AT_ONCE),
             standing: watch::Sender::new(standing),
             room: Mutex::default(),
@@ -184,6 +198,21 @@ impl Server {
             (Reading::Told(capacity), Some(budget)) => Some((capacity, budget)),
             _ => None,
         }
+    }
+
+    /// What sizes are decided from.
+    pub(super) fn inputs(&self) -> Option<ServerInputs> {
+        let (capacity, budget) = self.capacity()?;
+        let grant = self.room().grant.map_or(0, |grant| grant.left(Instant::now()));
+        Some(ServerInputs {
+            max_connections: capacity.max_connections,
+            reserved: capacity.reserved,
+            others: capacity.others,
+            used: capacity.used,
+            brokers: capacity.brokers,
+            budget: budget.connections,
+            grant,
+        })
     }
 
     pub(super) fn join(&self, endpoint: &Arc<Endpoint>) {
@@ -250,14 +279,14 @@ impl Server {
     pub(super) fn share(&self) {
         let Some((_, budget)) = self.capacity() else {
             for endpoint in self.members() {
-                endpoint.set_limit(endpoint.config.max as usize);
+                endpoint.set_limit(endpoint.config.max as usize, Trigger::Share);
             }
             return;
         };
         let members = self.members();
         let claims: Vec<Claim> = members.iter().map(|endpoint| endpoint.claim()).collect();
         for (endpoint, share) in members.iter().zip(fair_shares(budget.connections, &claims)) {
-            endpoint.set_limit(share.max(1));
+            endpoint.set_limit(share.max(1), Trigger::Share);
         }
     }
 

@@ -42,6 +42,7 @@ async fn run(database: Weak<Database>) {
     loop {
         ticks.tick().await;
         let Some(database) = database.upgrade() else { return };
+        database.endpoints().iter().for_each(|endpoint| endpoint.server.journal.flush());
         for endpoint in database.endpoints() {
             sweep(endpoint).await;
         }

@@ -39,6 +39,8 @@ pub fn admin(broker: &Arc<Broker>) -> Router {
     Router::new()
         .route("/metrics", get(admin::metrics))
         .route("/admin/v1/pools", get(admin::pools))
+        .route("/admin/v1/events", get(admin::events))
+        .route("/admin/v1/decisions", get(admin::decisions))
         .route("/admin/v1/databases/{database}/pause", post(admin::pause))
         .route("/admin/v1/databases/{database}/resume", post(admin::resume))
         .route("/admin/v1/databases/{database}/reconnect", post(admin::reconnect))

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Hub, ListenError};
+use crate::pool::event::ErrorReason;
 use crate::pool::postgres::hearing::Hear;
 
 /// How long the session stays after the last subscriber: a page that is loaded again finds it.
@@ -23,6 +24,8 @@ const CHANNELS_AT_ONCE: usize = 500;
 /// Between a lost session and the next: doubled each time, but not past the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// After a refused login.
+const LOGIN_PAUSE: Duration = Duration::from_secs(30);
 
 /// How a session ended.
 enum Ended {
@@ -45,6 +48,10 @@ pub(super) async fn run(hub: Arc<Hub>) {
             Err(error) => {
                 tracing::debug!(backend.name = %hub.backend, error = %error, "no listening connection to `{}`", hub.backend);
                 let source = Arc::new(error);
+                // A server that refuses the login does so until somebody acts, and may lock a role that tries often.
+                if ErrorReason::of(&source) == ErrorReason::Login {
+                    pause = LOGIN_PAUSE;
+                }
                 hub.state().refused_all(&ListenError::Down { backend: hub.backend.clone(), source });
                 if hub.is_done() {
                     return;

@@ -96,6 +96,7 @@ proptest! {
                 1 => (b'C', b"INSERT 0 1\0".to_vec()),
                 2 => (b'S', b"TimeZone\0UTC\0".to_vec()),
                 3 => (b'E', body.clone()),
+                4 if body.len() % 2 == 1 => (b'K', b"\0\0\0\x07\0\0\0\x09".to_vec()),
                 4 => (b'2', Vec::new()),
                 _ => (b'D', body.clone()),
             };
@@ -115,6 +116,7 @@ proptest! {
         prop_assert_eq!(ready, bodies.iter().filter(|(choice, _)| choice % 6 == 0).count());
         let as_sent = |event: &Event| match event {
             Event::Parameter(name) => name == "TimeZone",
+            Event::Process(pid) => *pid == 7,
             Event::Ready => true,
         };
         prop_assert!(whole.iter().all(as_sent));

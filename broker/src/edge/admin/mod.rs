@@ -1,4 +1,7 @@
-//! The admin interface: metrics and pools, for operators only; and holding or renewing a database's pool.
+//! The admin interface, for operators only: metrics, pools, what happened and what was decided; holding or renewing a pool.
+
+mod history;
+mod pools;
 
 use std::sync::Arc;
 
@@ -7,14 +10,17 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use serde_json::{Value, json};
+use serde_json::json;
+
+pub use history::{decisions, events};
+pub use pools::pools;
 
 use super::call::BackendPath;
 use super::error::Error;
 use super::{auth, problem};
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::pool::{Database, Endpoint};
+use crate::pool::Database;
 
 /// Every metric in the `OpenMetrics` text format.
 pub async fn metrics(
@@ -30,30 +36,6 @@ pub async fn metrics(
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], broker.metrics.text()).into_response()
-}
-
-/// Every pool at this moment.
-pub async fn pools(
-    State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
-    headers: HeaderMap,
-) -> Response {
-    if let Err(error) = auth::admin(&broker, &headers) {
-        return problem::plain(&request_id, &error.into());
-    }
-    let pools: Vec<Value> =
-        broker.databases.values().flat_map(|database| database.endpoints().iter().map(pool)).collect();
-    Json(json!({ "pools": pools })).into_response()
-}
-
-fn pool(endpoint: &Arc<Endpoint>) -> Value {
-    let (s, standing) = (endpoint.status(), endpoint.server().standing());
-    json!({
-        "database": endpoint.backend().as_str(), "endpoint": endpoint.address(), "zone": endpoint.zone(),
-        "role": standing.role.as_str(), "state": endpoint.state(), "open": s.open(), "idle": s.idle, "lent": s.lent,
-        "lanes": s.lanes, "connecting": s.connecting, "closing": s.cleaning, "limit": s.limit, "max": s.max,
-        "waiting": s.waiting, "conserved": endpoint.is_conserved(),
-    })
 }
 
 /// Lends nothing of a database until it is resumed; callers wait, up to their deadlines.
