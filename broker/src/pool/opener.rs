@@ -180,6 +180,13 @@ impl Endpoint {
         };
         match dialled {
             Ok((dialled, epoch, schema_epoch)) => {
+                let (seconds, took) = (&self.metrics.connect, dialled.took);
+                seconds.dns.observe(took.dns.as_secs_f64());
+                seconds.tcp.observe(took.tcp.as_secs_f64());
+                if !took.tls.is_zero() {
+                    seconds.tls.observe(took.tls.as_secs_f64());
+                }
+                seconds.auth.observe(took.auth.as_secs_f64());
                 let kept = self.config.prepared_statements as usize;
                 let session = Session::new(dialled, entry, kept, epoch, schema_epoch);
                 let reason = if trigger == Trigger::Demand { OpenReason::Demand } else { OpenReason::Ahead };

@@ -1,6 +1,7 @@
 //! Dialling a session: socket, tap, TLS, sign-in; and the second socket that carries a cancellation.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::Instant;
 use tokio_postgres::config::Host;
 use tokio_postgres::{CancelToken, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -18,6 +20,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::hearing::{self, Hear};
 use super::observed::Observed;
 use super::presence;
+use super::silence;
 use super::tls::{self, TapTls};
 use super::wire::{Direct, Slot, Tapped};
 use crate::config::DatabaseUrl;
@@ -51,6 +54,21 @@ pub struct Dialled {
     pub observed: Arc<Observed>,
     /// The stream, to be taken from the driver.
     pub wire: Arc<dyn Direct>,
+    /// How long it took.
+    pub took: Took,
+}
+
+/// How long the phases of a dial took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Took {
+    /// Finding the address.
+    pub dns: Duration,
+    /// The socket.
+    pub tcp: Duration,
+    /// The handshake; zero without TLS.
+    pub tls: Duration,
+    /// Signing in.
+    pub auth: Duration,
 }
 
 impl Connector {
@@ -94,10 +112,10 @@ impl Connector {
         let slot = Slot::default();
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, format!("no session within {:?}", self.timeout));
         match tokio::time::timeout(self.timeout, self.sign_in(&observed, &slot, hear, alive)).await {
-            Ok(Ok(client)) => {
+            Ok(Ok((client, took))) => {
                 observed.mark_signed_in();
                 let wire = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Ok(Dialled { client, observed, wire: wire.expect("the stream in use was put there") })
+                Ok(Dialled { client, observed, wire: wire.expect("the stream in use was put there"), took })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(self.fail(timed_out()).await),
@@ -110,20 +128,25 @@ impl Connector {
         slot: &Slot,
         hear: Option<Box<dyn Hear>>,
         alive: Option<Alive>,
-    ) -> Result<ClientWrapper, tokio_postgres::Error> {
-        let socket = match self.socket().await {
+    ) -> Result<(ClientWrapper, Took), tokio_postgres::Error> {
+        let mut took = Took::default();
+        let socket = match self.socket(&mut took).await {
             Ok(socket) => socket,
             Err(error) => return Err(self.fail(error).await),
         };
         let stream = Tapped::new(socket, Arc::clone(observed), Arc::clone(slot));
+        let connected = Instant::now();
         let Some(make) = &self.tls else {
             let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;
-            return Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear, alive))));
+            took.auth = connected.elapsed();
+            return Ok((ClientWrapper::new(client, tokio::spawn(drive(connection, hear, alive))), took));
         };
         match tls::for_host::<Socket>(make, self.host_name()) {
             Ok(tls) => {
                 let (client, connection) = self.postgres.connect_raw(stream, TapTls(tls)).await?;
-                Ok(ClientWrapper::new(client, tokio::spawn(drive(connection, hear, alive))))
+                took.tls = observed.handshake();
+                took.auth = connected.elapsed().saturating_sub(took.tls);
+                Ok((ClientWrapper::new(client, tokio::spawn(drive(connection, hear, alive))), took))
             }
             Err(error) => Err(self.fail(error).await),
         }
@@ -158,11 +181,16 @@ impl Connector {
         }
     }
 
-    async fn socket(&self) -> io::Result<Socket> {
+    async fn socket(&self, took: &mut Took) -> io::Result<Socket> {
+        let begun = Instant::now();
         match &self.host {
             Host::Tcp(host) => {
-                let socket = TcpStream::connect((host.as_str(), self.port)).await?;
+                let found: Vec<SocketAddr> = lookup_host((host.as_str(), self.port)).await?.collect();
+                took.dns = begun.elapsed();
+                let socket = TcpStream::connect(&*found).await?;
+                took.tcp = begun.elapsed().saturating_sub(took.dns);
                 socket.set_nodelay(true)?;
+                silence::is_noticed(&socket)?;
                 Ok(Socket::Tcp(socket))
             }
             #[cfg(unix)]
@@ -185,7 +213,7 @@ impl Connector {
     /// Source: PostgreSQL manual, "Canceling Requests in Progress".
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), CancelError> {
         tokio::time::timeout(CANCEL_TIMEOUT, async {
-            let mut socket = SharedSocket::new(self.socket().await?);
+            let mut socket = SharedSocket::new(self.socket(&mut Took::default()).await?);
             match &self.tls {
                 Some(make) => {
                     let tls = tls::for_host::<SharedSocket>(make, self.host_name())?;

@@ -13,6 +13,7 @@ pub mod presence;
 pub mod reset;
 pub mod server_error;
 pub mod session;
+mod silence;
 pub mod tap;
 pub mod tls;
 pub mod types;

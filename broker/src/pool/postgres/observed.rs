@@ -1,6 +1,7 @@
 //! What the tap on the driver's stream has learnt, for whoever holds the session.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::tap::Event;
 
@@ -17,6 +18,8 @@ pub struct Observed {
     cancelling: AtomicBool,
     /// The server's process; 0 before it told.
     pid: AtomicU32,
+    /// Unit: microseconds.
+    handshake: AtomicU32,
 }
 
 impl Observed {
@@ -38,6 +41,15 @@ impl Observed {
     /// The server's process that serves the session, as `pg_stat_activity` has it; 0 before sign-in.
     pub fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    /// How long the TLS handshake took; zero without one.
+    pub fn handshake(&self) -> Duration {
+        Duration::from_micros(u64::from(self.handshake.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn note_handshake(&self, took: Duration) {
+        self.handshake.store(u32::try_from(took.as_micros()).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// A cancellation is about to be sent.

@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -63,7 +64,12 @@ where
 
     fn connect(self, stream: Tapped<S>) -> Self::Future {
         let (stream, observed, slot) = stream.into_parts();
-        Box::pin(async move { Ok(Tapped::new(self.0.connect(stream).await?, observed, slot)) })
+        Box::pin(async move {
+            let begun = Instant::now();
+            let stream = self.0.connect(stream).await?;
+            observed.note_handshake(begun.elapsed());
+            Ok(Tapped::new(stream, observed, slot))
+        })
     }
 }
 
