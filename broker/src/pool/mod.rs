@@ -27,6 +27,7 @@ pub mod load;
 pub mod measure;
 mod monitor;
 mod opener;
+pub mod pipeline;
 pub mod plan;
 pub mod postgres;
 pub mod redis;

@@ -1,0 +1,266 @@
+//! One connection that many callers share at once: their requests leave in order, and the answers come back in that order.
+//!
+//! A caller appends its request to one buffer and leaves a reader for the answer. One task, the driver, writes what has gathered,
+//! feeds what comes to the reader whose turn it is, and hands it back to its caller once the answer is whole. So a burst of
+//! requests costs one write and few reads, and no message is copied or put into a channel on its way.
+//!
+//! Nothing is ever taken back: a caller that leaves has asked, and its answer is read and thrown away.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::io::poll_read_buf;
+
+/// Room made before a read: the answers to a burst of small requests.
+const READ_BYTES: usize = 16 * 1024;
+/// An idle connection keeps no larger buffer than this.
+const KEEP_BYTES: usize = 64 * 1024;
+
+/// How the answers on a connection are told apart and read.
+pub trait Protocol: Send + 'static {
+    /// What a caller leaves to read its answer with.
+    type Reader: Send + 'static;
+
+    /// Reads from the front of `input`, and removes what it has read: what belongs to `reader`'s answer; without one what the
+    /// other side says unasked. True: the answer is whole. False: more must come first. Errors: the connection is over.
+    fn read(&mut self, input: &mut BytesMut, reader: Option<&mut Self::Reader>) -> io::Result<bool>;
+}
+
+/// A shared connection. Dropped, it is closed.
+pub struct Pipeline<R> {
+    shared: Arc<Shared<R>>,
+    driver: JoinHandle<()>,
+}
+
+/// The connection ended before the answer was whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shared connection ended before it answered")]
+pub struct Ended;
+
+struct Shared<R> {
+    /// Locked to append one request, or to take all that have gathered.
+    gathered: Mutex<Gathered<R>>,
+    /// Requests that are not answered.
+    depth: AtomicUsize,
+    has_ended: AtomicBool,
+    driver: AtomicWaker,
+}
+
+struct Gathered<R> {
+    requests: BytesMut,
+    readers: Vec<Waiting<R>>,
+    /// Nobody reads what is appended any more.
+    is_closed: bool,
+}
+
+struct Waiting<R> {
+    reader: R,
+    since: Instant,
+    caller: oneshot::Sender<R>,
+}
+
+impl<R: Send + 'static> Pipeline<R> {
+    /// Takes a connection that is ready for requests. The longest that any answer may take is `patience`: past it the connection
+    /// ends, for all its callers.
+    pub fn new<P, S>(stream: S, protocol: P, patience: Duration) -> Self
+    where
+        P: Protocol<Reader = R>,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let shared = Arc::new(Shared {
+            gathered: Mutex::new(Gathered { requests: BytesMut::new(), readers: Vec::new(), is_closed: false }),
+            depth: AtomicUsize::new(0),
+            has_ended: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+        });
+        let driver = Driver {
+            stream,
+            protocol,
+            shared: Arc::clone(&shared),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            spare: Vec::new(),
+            waiting: VecDeque::new(),
+            patience,
+            alarm: None,
+        };
+        Self { shared, driver: tokio::spawn(driver.run()) }
+    }
+
+    /// Sends the request that `write` appends, and waits for its answer. `since` is now, to those who have looked at the clock.
+    ///
+    /// Cancel safe: what was sent is sent. Errors: [`Ended`]; the request may have been sent.
+    pub async fn ask(&self, since: Instant, reader: R, write: impl FnOnce(&mut BytesMut)) -> Result<R, Ended> {
+        let (caller, answer) = oneshot::channel();
+        {
+            let mut gathered = self.shared.gathered();
+            if gathered.is_closed {
+                return Err(Ended);
+            }
+            write(&mut gathered.requests);
+            gathered.readers.push(Waiting { reader, since, caller });
+            self.shared.depth.fetch_add(1, Ordering::AcqRel);
+            let is_first = gathered.readers.len() == 1;
+            drop(gathered);
+            if is_first {
+                self.shared.driver.wake();
+            }
+        }
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Requests that are not answered, those of callers who have left among them.
+    pub fn depth(&self) -> usize {
+        self.shared.depth.load(Ordering::Acquire)
+    }
+
+    /// True when it takes no more requests.
+    pub fn has_ended(&self) -> bool {
+        self.shared.has_ended.load(Ordering::Acquire)
+    }
+}
+
+impl<R> Drop for Pipeline<R> {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl<R> Shared<R> {
+    fn gathered(&self) -> MutexGuard<'_, Gathered<R>> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Driver<P: Protocol, S> {
+    stream: S,
+    protocol: P,
+    shared: Arc<Shared<P::Reader>>,
+    input: BytesMut,
+    /// Requests on their way to the socket.
+    output: BytesMut,
+    /// Room for those who wait, given back to the callers.
+    spare: Vec<Waiting<P::Reader>>,
+    /// Whose answers are owed, in order.
+    waiting: VecDeque<Waiting<P::Reader>>,
+    patience: Duration,
+    /// Set while somebody waits.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, S> {
+    async fn run(mut self) {
+        while poll_fn(|cx| self.poll(cx)).await.is_ok() {
+            // Whoever else is ready to ask does so before this is written: one write for all of them.
+            tokio::task::yield_now().await;
+            self.gather();
+        }
+        // Dropping the rest tells their callers.
+    }
+
+    /// Reads and writes until there are new requests and room for them. Errors: the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.driver.register(cx.waker());
+        // A broken write shows in the read too, after the other side's last words.
+        let written = self.poll_write(cx);
+        while self.poll_read(cx)?.is_ready() {}
+        self.poll_alarm(cx)?;
+        ready!(written)?;
+        if self.shared.gathered().readers.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(written);
+            if self.output.is_empty() {
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        self.input.reserve(READ_BYTES);
+        match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input)? {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(_) => self.digest().map(Poll::Ready),
+        }
+    }
+
+    /// Hands out what has come.
+    fn digest(&mut self) -> io::Result<()> {
+        while !self.input.is_empty() {
+            let reader = self.waiting.front_mut().map(|waiting| &mut waiting.reader);
+            if !self.protocol.read(&mut self.input, reader)? {
+                break;
+            }
+            if let Some(answered) = self.waiting.pop_front() {
+                self.shared.depth.fetch_sub(1, Ordering::AcqRel);
+                // A caller that has left does not take it.
+                let _ = answered.caller.send(answered.reader);
+            }
+        }
+        if self.input.is_empty() && self.input.capacity() > KEEP_BYTES {
+            self.input = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Errors once the oldest request has waited for too long. The alarm is set for the oldest there was when it was set, so it
+    /// goes off once in a while, not once a request.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while let Some(oldest) = self.waiting.front() {
+            let due = oldest.since + self.patience;
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            if Instant::now() >= due {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.alarm = None;
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self) {
+        let mut gathered = self.shared.gathered();
+        std::mem::swap(&mut gathered.readers, &mut self.spare);
+        if self.output.capacity() > KEEP_BYTES {
+            self.output = BytesMut::new();
+        }
+        self.output.clear();
+        std::mem::swap(&mut gathered.requests, &mut self.output);
+        drop(gathered);
+        self.waiting.extend(self.spare.drain(..));
+    }
+}
+
+impl<P: Protocol, S> Drop for Driver<P, S> {
+    fn drop(&mut self) {
+        self.shared.has_ended.store(true, Ordering::Release);
+        let mut gathered = self.shared.gathered();
+        gathered.is_closed = true;
+        gathered.readers.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;
