@@ -42,6 +42,8 @@ pub struct RowWriter {
     max_rows: Option<u64>,
 }
 
+/// A row is longer on the wire than in JSON by its headers, four bytes a column.
+pub const ROW_HEADERS_BYTES: u64 = 8 * 1024;
 /// Room for the rows of a typical answer; the buffer grows as it must.
 const FIRST_BYTES: usize = 512;
 
@@ -71,6 +73,16 @@ impl RowWriter {
         Ok(())
     }
 
+    /// False for a row of so many bytes on the wire that it cannot fit any more.
+    pub fn has_room_for(&self, row_bytes: usize) -> bool {
+        (self.out.len() + row_bytes) as u64 <= self.max_bytes + ROW_HEADERS_BYTES
+    }
+
+    /// That the limit on bytes was passed.
+    pub fn too_large(&self) -> TooLarge {
+        TooLarge::Bytes(self.max_bytes)
+    }
+
     /// Rows that the command's tag tells of, or that were written.
     pub fn count(&self, tag: &str) -> u64 {
         split_tag(tag).1.unwrap_or(self.rows)
@@ -88,8 +100,8 @@ impl RowWriter {
     }
 
     /// Ends the result of a read, whose tag would tell no more than its rows.
-    pub fn finish_read(self, command: &str) -> Vec<u8> {
-        self.end(command, None, &[])
+    pub fn finish_read(self, command: &str, notices: &[Notice]) -> Vec<u8> {
+        self.end(command, None, notices)
     }
 
     fn end(mut self, command: &str, affected: Option<u64>, notices: &[Notice]) -> Vec<u8> {

@@ -10,13 +10,10 @@ use super::prepare::{self, Unprepared};
 use super::trouble;
 use super::unit::{Expect, Unit};
 use crate::base::Deadline;
-use crate::encode::rows::RowError;
+use crate::encode::rows::{ROW_HEADERS_BYTES, RowError};
 use crate::encode::{Columns, RowWriter, TooLarge};
 use crate::pool::Lease;
 use crate::pool::postgres::{Broken, Prepared, ServerError, ask, frame};
-
-/// Beyond the limit on encoded bytes: a row is longer on the wire than in JSON by its headers, four bytes a column.
-const ROW_HEADERS_BYTES: u64 = 8 * 1024;
 
 /// How much a result may hold.
 #[derive(Debug, Clone, Copy)]

@@ -64,7 +64,7 @@ impl Habits {
 
     /// Notes a run on a lane behind `ahead` others: a large result takes the statement off, and so does a run that was not fast
     /// for so many.
-    pub fn note_on_lane(&self, key: &str, took: Duration, ahead: u64, bytes: usize) {
+    pub fn note_on_lane(&self, key: &str, took: Duration, ahead: usize, bytes: usize) {
         let fair = 2 * FAST * u32::try_from(ahead + 1).unwrap_or(u32::MAX);
         if bytes > SMALL_BYTES {
             self.ban(key);

@@ -1,36 +1,36 @@
 //! Running a short read on a lane. Whatever a lane cannot do well, it leaves to a lease: the statement has no effect, so running
 //! it again costs only time.
 
-use std::pin::pin;
-use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use hearth_client::wire::Outcome;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{FromSql, Type};
 
 use super::error::QueryError;
 use super::prepare;
 use super::run::{Answer, Run};
 use super::statement::Statement;
-use crate::encode::columns::Field;
 use crate::encode::rows::RowError;
 use crate::encode::{RowWriter, TooLarge};
-use crate::pool::lane::{OnLane, PATIENCE, Place};
-use crate::pool::postgres::{ServerError, Shape};
+use crate::pool::lane::{PATIENCE, Place};
+use crate::pool::pipeline::Ended;
+use crate::pool::postgres::ServerError;
 
 /// Why a lane has no result.
 enum Trouble {
     Refused(QueryError),
-    Driver(tokio_postgres::Error),
+    Server(Box<ServerError>),
     TooLarge(TooLarge),
     SchemaChanged,
+    /// It has types that the pool has not met yet: a lease learns them.
+    UnknownTypes,
+    Ended,
 }
 
-impl From<tokio_postgres::Error> for Trouble {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Driver(error)
+impl From<Ended> for Trouble {
+    fn from(_: Ended) -> Self {
+        Self::Ended
     }
 }
 
@@ -50,83 +50,79 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
     let place = run.database.lane()?;
     let started = Instant::now();
     let _active = run.metrics.active();
-    let patience = run.deadline.at().min(started + PATIENCE);
-    let ended = timeout_at(patience, on(run, statement, &place, &key)).await;
+    // A lane answers or ends within its patience, so that only a closer deadline needs a timer of its own.
+    let ended = if run.deadline.at() > started + PATIENCE {
+        on(run, statement, &place, &key, started).await
+    } else {
+        let Ok(ended) = timeout_at(run.deadline.at(), on(run, statement, &place, &key, started)).await else {
+            return Some(Err(QueryError::TimedOut { outcome: Outcome::NotApplied }));
+        };
+        ended
+    };
     match ended {
-        Ok(Ok(body)) => {
+        Ok(body) => {
+            let db = started.elapsed();
             run.metrics.wait_seconds.observe(0.0);
-            run.habits.note_on_lane(&key, started.elapsed(), place.ahead, body.len());
-            let queue = std::time::Duration::ZERO;
-            Some(Ok(Answer { results: vec![body], attempts: 1, queue, db: started.elapsed(), ..Answer::default() }))
+            run.habits.note_on_lane(&key, db, place.ahead, body.len());
+            Some(Ok(Answer { results: vec![body], attempts: 1, queue: Duration::ZERO, db, ..Answer::default() }))
         }
-        Ok(Err(Trouble::Refused(error))) => Some(Err(error)),
-        Ok(Err(Trouble::TooLarge(limit))) => {
+        Err(Trouble::Refused(error)) => Some(Err(error)),
+        Err(Trouble::TooLarge(limit)) => {
             run.habits.ban(&key);
             Some(Err(QueryError::TooLarge { limit, outcome: Outcome::NotApplied }))
         }
-        Ok(Err(Trouble::Driver(error))) => refused(run, &key, &error),
-        Ok(Err(Trouble::SchemaChanged)) => {
+        Err(Trouble::Server(error)) => refused(run, &key, error),
+        Err(Trouble::SchemaChanged) => {
             run.database.schema_changed();
             None
         }
-        Err(_) if run.deadline.has_passed() => Some(Err(QueryError::TimedOut { outcome: Outcome::NotApplied })),
-        Err(_) => {
-            place.retire();
-            None
-        }
+        Err(Trouble::UnknownTypes | Trouble::Ended) => None,
     }
 }
 
 /// Out of the lane's budget, or the lane itself is ill: a lease will tell. Everything else it would tell again.
-fn refused(run: &Run<'_>, key: &str, error: &tokio_postgres::Error) -> Option<Result<Answer, QueryError>> {
-    let db = ServerError::from(error.as_db_error()?);
-    let over_budget = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(&db.state);
+fn refused(run: &Run<'_>, key: &str, db: Box<ServerError>) -> Option<Result<Answer, QueryError>> {
+    // A statement that writes after all is refused on a lane, and no fault of the caller's.
+    let not_for_lanes = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE, SqlState::READ_ONLY_SQL_TRANSACTION];
+    let not_for_lanes = not_for_lanes.contains(&db.state);
     let stale = db.is_stale_plan() || db.state == SqlState::INVALID_SQL_STATEMENT_NAME;
-    if over_budget {
+    if not_for_lanes {
         run.habits.ban(key);
     }
     if stale {
         run.database.schema_changed();
     }
-    let told = !db.is_fatal && !over_budget && !stale;
-    told.then(|| Err(QueryError::Database { db: Box::new(db), outcome: Outcome::NotApplied }))
+    let told = !db.is_fatal && !not_for_lanes && !stale;
+    told.then_some(Err(QueryError::Database { db, outcome: Outcome::NotApplied }))
 }
 
-async fn on(run: &Run<'_>, statement: &Statement<'_>, place: &Place, key: &str) -> Result<Vec<u8>, Trouble> {
-    let session = place.session();
+async fn on(
+    run: &Run<'_>,
+    statement: &Statement<'_>,
+    place: &Place,
+    key: &str,
+    started: Instant,
+) -> Result<Vec<u8>, Trouble> {
     let prepared = if let Some(prepared) = place.prepared(key) {
         prepared
     } else {
-        let handle = session.client.prepare(statement.sql).await?;
-        let field = |c: &tokio_postgres::Column| Field { name: c.name().to_owned(), ty: c.type_().clone() };
-        let shape = Shape::new(handle.params().to_vec(), handle.columns().iter().map(field).collect());
-        let prepared = Arc::new(OnLane { statement: handle, shape });
-        place.keep(key, &prepared);
-        prepared
+        let types = run.database.types();
+        let made = place.prepare(key, statement.sql, |description| prepare::shape_of_known(types, description)).await?;
+        made.map_err(Trouble::Server)?.ok_or(Trouble::UnknownTypes)?
     };
     let values = prepare::bind(statement, &prepared.shape, &[]).map_err(Trouble::Refused)?;
     let columns = prepared.shape.columns(statement.format);
-    let mut writer = RowWriter::new(columns, run.limits.max_bytes, run.limits.max_rows);
-    let mut rows = pin!(session.client.query_raw(&prepared.statement, values).await?);
-    while let Some(row) = rows.try_next().await? {
-        let values = (0..row.len()).map(|index| row.get::<_, Option<Printed<'_>>>(index).map(|text| text.0));
-        writer.push(values).map_err(|error| match error {
-            RowError::TooLarge(limit) => Trouble::TooLarge(limit),
-            RowError::BadLiteral(_) => Trouble::SchemaChanged,
-        })?;
+    let writer = RowWriter::new(columns, run.limits.max_bytes, run.limits.max_rows);
+    let mut answer = place.run(started, &prepared, &values, writer).await?;
+    if let Some(error) = answer.refused {
+        return Err(Trouble::Server(error));
     }
-    Ok(writer.finish_read(statement.read_command()))
-}
-
-/// A value as the server prints it, borrowed from the row.
-struct Printed<'a>(&'a [u8]);
-
-impl<'a> FromSql<'a> for Printed<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(raw))
+    match answer.fault.take() {
+        Some(RowError::TooLarge(limit)) => return Err(Trouble::TooLarge(limit)),
+        Some(RowError::BadLiteral(_)) => return Err(Trouble::SchemaChanged),
+        None => {}
     }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
+    let notices = std::mem::take(&mut answer.notices);
+    let writer = answer.into_result().ok_or(Trouble::Ended)?;
+    Ok(writer.finish_read(statement.read_command(), &notices))
 }

@@ -8,6 +8,7 @@ use crate::encode::TextParam;
 use crate::encode::columns::Field;
 use crate::pool::Lease;
 use crate::pool::postgres::ask::{self, AskError, Description, ToPrepare};
+use crate::pool::postgres::types::Types;
 use crate::pool::postgres::{Broken, Channel, Prepared, ServerError, Shape};
 
 /// Why a statement could not be prepared. It had no effect.
@@ -81,6 +82,14 @@ fn made(lease: &Lease, name: String, description: &Description) -> Arc<Prepared>
     let field = |(name, oid): &(String, u32)| Field { name: name.clone(), ty: types.get_or_text(*oid) };
     let fields = description.columns.iter().map(field).collect();
     Arc::new(Prepared { name, shape: Shape::new(params, fields) })
+}
+
+/// The shape of a statement whose types are all known already.
+pub fn shape_of_known(types: &Types, description: &Description) -> Option<Shape> {
+    let params: Option<Vec<_>> = description.params.iter().map(|oid| types.get(*oid)).collect();
+    let field = |(name, oid): &(String, u32)| Some(Field { name: name.clone(), ty: types.get(*oid)? });
+    let fields: Option<Vec<_>> = description.columns.iter().map(field).collect();
+    Some(Shape::new(params?, fields?))
 }
 
 async fn learn_types(lease: &mut Lease, described: &[Result<Description, Box<ServerError>>]) -> Result<(), Broken> {

@@ -91,9 +91,9 @@ impl Channel {
         }
     }
 
-    /// Gives the stream back to the driver for good, for a lane.
-    pub fn retire(&mut self) {
-        self.wire.give_back();
+    /// The stream, for a lane that speaks over it from now on in this channel's place.
+    pub fn wire(&self) -> Arc<dyn Direct> {
+        Arc::clone(&self.wire)
     }
 
     /// Writes messages into the buffer. They leave with the next [`Channel::peek`] or [`Channel::flush`].

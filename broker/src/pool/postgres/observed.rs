@@ -83,7 +83,7 @@ impl Observed {
     }
 
     /// The server has reported a setting.
-    pub(super) fn note_parameter(&self, name: &[u8]) {
+    pub(in crate::pool) fn note_parameter(&self, name: &[u8]) {
         // `in_hot_standby` changes by itself when a replica is promoted.
         if self.signed_in.load(Ordering::Acquire) && name != b"in_hot_standby" {
             self.setting_changed.store(true, Ordering::Release);

@@ -29,6 +29,42 @@ pub trait Direct: Send + Sync {
     fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<usize>>;
     /// Closes the stream under whoever holds it: from now on every read and write fails, and one that waits fails now.
     fn sever(&self);
+    /// As [`AsyncRead::poll_read`].
+    fn poll_read_buf(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>>;
+    /// As [`AsyncWrite::poll_write`].
+    fn poll_write_some(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    /// As [`AsyncWrite::poll_flush`].
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// The stream as the runtime's readers and writers want it.
+pub struct DirectStream(Arc<dyn Direct>);
+
+impl DirectStream {
+    /// Of a stream that was taken from the driver.
+    pub fn new(wire: Arc<dyn Direct>) -> Self {
+        Self(wire)
+    }
+}
+
+impl AsyncRead for DirectStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_buf(cx, buf)
+    }
+}
+
+impl AsyncWrite for DirectStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_write_some(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Where the stream in use can be had from the side, once the driver has signed in.
@@ -131,6 +167,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Direct for Shared<S> {
         let polled = poll_read_buf(Pin::new(inner.stream()?), cx, bytes);
         inner.note_holder(cx, polled.is_pending());
         polled
+    }
+
+    fn poll_read_buf(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.inner().stream()?).poll_read(cx, buf)
+    }
+
+    fn poll_write_some(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.inner().stream()?).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.inner().stream()?).poll_flush(cx)
     }
 
     fn sever(&self) {

@@ -4,22 +4,35 @@
 //! time-boxed by the server: who takes longer than [`BUDGET_MS`] is refused there and runs again on a lease. Nothing is ever
 //! cancelled through a lane, since that would hit a neighbour; a caller that leaves has its rows thrown away.
 
+mod answer;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use deadpool::unmanaged::Object;
+use postgres_protocol::message::frontend;
+use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::ledger::State;
-use super::postgres::{PreparedCache, Session, Shape};
+use super::pipeline::{Ended, Pipeline};
+use super::postgres::ask::{self, Description};
+use super::postgres::wire::DirectStream;
+use super::postgres::{PreparedCache, ServerError, Session, Shape};
 use crate::base::Deadline;
+use crate::encode::{RowWriter, TextParam};
+
+use answer::{Answers, Wanted};
+
+pub use answer::Answer;
 
 /// How long one statement may hold up the others behind it. Unit: milliseconds.
 const BUDGET_MS: u32 = 50;
 /// Callers on one lane at once; one more takes a lease. Past this the wait on the lane is longer than one for a lease.
-const DEPTH: u64 = 32;
-/// The longest wait on a lane. Past it the lane is ill, or full of slow neighbours, and a lease serves better.
+const DEPTH: usize = 32;
+/// The longest wait on a lane. Past it the lane is ill, and is closed: leases serve better.
 pub const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a lane may wait for a free connection before callers go on without it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,27 +51,29 @@ struct Lane {
 
 /// A session on a lane. Closed with its last caller once it is retired: its settings are not a pool's.
 pub struct Shared {
+    pipeline: Pipeline<Answer>,
     /// `Some` until drop.
     object: Option<Object<Session>>,
     prepared: Mutex<PreparedCache<OnLane>>,
-    callers: AtomicU64,
-    /// It kept a caller waiting for longer than its budget explains.
+    /// Names of statements that nobody uses any more: closed along with the next request.
+    unused: Arc<Mutex<Vec<String>>>,
+    named: AtomicU64,
     retired: AtomicBool,
 }
 
-/// A statement prepared on a lane.
+/// A statement prepared on a lane. Dropped by its last user, it is closed on the server.
 pub struct OnLane {
-    /// The driver's handle; dropping the last one closes the statement on the server.
-    pub statement: tokio_postgres::Statement,
+    name: String,
     /// What it takes and gives.
-    pub shape: Shape,
+    pub shape: Arc<Shape>,
+    unused: Arc<Mutex<Vec<String>>>,
 }
 
-/// A place on a lane; drop gives it up.
+/// A place on a lane.
 pub struct Place {
     shared: Arc<Shared>,
     /// Statements ahead of this caller's when it came.
-    pub ahead: u64,
+    pub ahead: usize,
 }
 
 impl Lanes {
@@ -73,7 +88,7 @@ impl Lanes {
         for (index, lane) in self.lanes.iter().enumerate() {
             match lane.session(endpoint) {
                 Some(shared) => {
-                    let fewer = best.as_ref().is_none_or(|b| shared.depth() < b.depth());
+                    let fewer = best.as_ref().is_none_or(|b| shared.pipeline.depth() < b.pipeline.depth());
                     if fewer {
                         best = Some(shared);
                     }
@@ -82,10 +97,8 @@ impl Lanes {
             }
         }
         let shared = best?;
-        let ahead = shared.depth();
-        shared.callers.fetch_add(1, Ordering::AcqRel);
-        let place = Place { shared, ahead };
-        (ahead < DEPTH).then_some(place)
+        let ahead = shared.pipeline.depth();
+        (ahead < DEPTH).then_some(Place { shared, ahead })
     }
 
     /// Lanes that are open.
@@ -137,19 +150,21 @@ fn open(endpoint: &Arc<Endpoint>, index: usize, prepared_statements: usize) {
 async fn dial(endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Shared> {
     let mut object = endpoint.checkout(Deadline::after(OPEN_TIMEOUT)).await.ok()?;
     object.entry.set(State::Lane);
-    // From here on the driver has the stream, for many callers at once.
-    object.channel.retire();
-    let shared = Shared {
+    let limits = format!(
+        "SET statement_timeout = {BUDGET_MS}; SET lock_timeout = {BUDGET_MS}; SET default_transaction_read_only = on"
+    );
+    tokio::time::timeout(OPEN_TIMEOUT, ask::command(&mut object.channel, &limits)).await.ok()?.ok()?;
+    // Reported by the server from release 14 on, and our own.
+    object.observed.take_setting_changed();
+    let answers = Answers::new(Arc::clone(&object.observed));
+    Some(Shared {
+        pipeline: Pipeline::new(DirectStream::new(object.channel.wire()), answers, PATIENCE),
         object: Some(object),
         prepared: Mutex::new(PreparedCache::new(prepared_statements)),
-        callers: AtomicU64::new(0),
+        unused: Arc::default(),
+        named: AtomicU64::new(0),
         retired: AtomicBool::new(false),
-    };
-    let limits = format!("SET statement_timeout = {BUDGET_MS}; SET lock_timeout = {BUDGET_MS}");
-    tokio::time::timeout(OPEN_TIMEOUT, shared.session().client.batch_execute(&limits)).await.ok()?.ok()?;
-    // Not reported by the server today; were they, this change would be our own.
-    shared.session().observed.take_setting_changed();
-    Some(shared)
+    })
 }
 
 impl Shared {
@@ -157,29 +172,29 @@ impl Shared {
         self.object.as_ref().expect("a lane has its session until it is dropped")
     }
 
-    /// Statements on the lane: those whose callers wait, or those the server owes answers to where callers have left.
-    fn depth(&self) -> u64 {
-        self.callers.load(Ordering::Acquire).max(self.session().observed.answers_due())
-    }
-
     /// True while the session is as it was made, and the schema too.
     fn is_fit(&self, endpoint: &Endpoint) -> bool {
         let session = self.session();
-        !session.client.is_closed()
+        !self.pipeline.has_ended()
             && !self.retired.load(Ordering::Acquire)
             && session.schema_epoch == endpoint.schema_epoch()
             && session.epoch == endpoint.epoch()
             && session.opened.elapsed() < endpoint.max_lifetime()
             && !session.observed.take_setting_changed()
     }
+
+    fn unused(&self) -> MutexGuard<'_, Vec<String>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close_unused(&self, out: &mut BytesMut) {
+        for name in self.unused().drain(..) {
+            frontend::close(b'S', &name, out).expect("names of our own have no NUL");
+        }
+    }
 }
 
 impl Place {
-    /// The session, shared with others.
-    pub fn session(&self) -> &Session {
-        self.shared.session()
-    }
-
     /// Nobody else takes this lane from now on; it is closed with its last caller.
     pub fn retire(&self) {
         self.shared.retired.store(true, Ordering::Release);
@@ -190,19 +205,75 @@ impl Place {
         self.cache().get(key)
     }
 
-    /// Keeps a statement prepared on this lane.
-    pub fn keep(&self, key: &str, prepared: &Arc<OnLane>) {
-        self.cache().insert(key, Arc::clone(prepared));
+    /// Prepares a statement, to be kept under `key` with the shape that `shape` makes of its description; `None` where it makes
+    /// none.
+    pub async fn prepare(
+        &self,
+        key: &str,
+        sql: &str,
+        shape: impl FnOnce(&Description) -> Option<Shape>,
+    ) -> Result<Result<Option<Arc<OnLane>>, Box<ServerError>>, Ended> {
+        let name = format!("l{}", self.shared.named.fetch_add(1, Ordering::Relaxed));
+        let answer = Answer::to(Wanted::Description(Description::default()));
+        let answer = self
+            .shared
+            .pipeline
+            .ask(Instant::now(), answer, |out| {
+                self.shared.close_unused(out);
+                frontend::parse(&name, sql, [], out).expect("the statement was checked for NUL");
+                frontend::describe(b'S', &name, out).expect("names of our own have no NUL");
+                frontend::sync(out);
+            })
+            .await?;
+        if let Some(refused) = answer.refused {
+            return Ok(Err(refused));
+        }
+        let Wanted::Description(description) = answer.wanted else { return Ok(Ok(None)) };
+        let unused = Arc::clone(&self.shared.unused);
+        let Some(shape) = shape(&description).map(Arc::new) else {
+            self.shared.unused().push(name);
+            return Ok(Ok(None));
+        };
+        let prepared = Arc::new(OnLane { name, shape, unused });
+        self.cache().insert(key, Arc::clone(&prepared));
+        Ok(Ok(Some(prepared)))
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, PreparedCache<OnLane>> {
+    /// Runs a prepared statement; its rows go into `writer`. `since` is now.
+    pub async fn run(
+        &self,
+        since: Instant,
+        prepared: &OnLane,
+        values: &[TextParam],
+        writer: RowWriter,
+    ) -> Result<Answer, Ended> {
+        let run = |out: &mut BytesMut| {
+            self.shared.close_unused(out);
+            ask::execute(&prepared.name, values.iter().map(|value| value.0.as_deref()), out);
+            frontend::sync(out);
+        };
+        self.shared.pipeline.ask(since, Answer::to(Wanted::Result(writer)), run).await
+    }
+
+    fn cache(&self) -> MutexGuard<'_, PreparedCache<OnLane>> {
         self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Answer {
+    /// The result that was asked for.
+    pub fn into_result(self) -> Option<RowWriter> {
+        match self.wanted {
+            Wanted::Result(writer) => Some(writer),
+            Wanted::Description(_) => None,
+        }
+    }
+}
+
+impl Drop for OnLane {
     fn drop(&mut self) {
-        self.shared.callers.fetch_sub(1, Ordering::AcqRel);
+        let name = std::mem::take(&mut self.name);
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner).push(name);
     }
 }
 
