@@ -87,7 +87,7 @@ impl Broker {
             server: config.server.clone(),
             shards: shards(config, &databases),
             statements: statements(config),
-            habits: databases.keys().map(|name| (name.clone(), Habits::default())).collect(),
+            habits: databases.keys().map(|name| (name.clone(), Habits::new(metrics.lanes(name.as_str())))).collect(),
             databases,
             caches,
             keys,

@@ -3,4 +3,6 @@
 pub mod metrics;
 pub mod telemetry;
 
-pub use metrics::{ActiveGuard, EndpointMetrics, Metrics, PoolMetrics, PoolReading, RouteMetrics};
+pub use metrics::{
+    ActiveGuard, EndpointMetrics, LaneMetrics, Metrics, OffLane, PoolMetrics, PoolReading, RouteMetrics,
+};

@@ -65,10 +65,18 @@ struct Gathered<R> {
     is_closed: bool,
 }
 
+/// A whole answer.
+pub struct Answered<R> {
+    /// What read it.
+    pub reader: R,
+    /// For how long the connection worked on nothing else: since the answer before, or since it was asked.
+    pub took: Duration,
+}
+
 struct Waiting<R> {
     reader: R,
     since: Instant,
-    caller: oneshot::Sender<R>,
+    caller: oneshot::Sender<Answered<R>>,
 }
 
 impl<R: Send + 'static> Pipeline<R> {
@@ -94,6 +102,7 @@ impl<R: Send + 'static> Pipeline<R> {
             spare: Vec::new(),
             waiting: VecDeque::new(),
             patience,
+            answered: Instant::now(),
             alarm: None,
         };
         Self { shared, driver: tokio::spawn(driver.run()) }
@@ -102,7 +111,12 @@ impl<R: Send + 'static> Pipeline<R> {
     /// Sends the request that `write` appends, and waits for its answer. `since` is now, to those who have looked at the clock.
     ///
     /// Cancel safe: what was sent is sent. Errors: [`Ended`]; the request may have been sent.
-    pub async fn ask(&self, since: Instant, reader: R, write: impl FnOnce(&mut BytesMut)) -> Result<R, Ended> {
+    pub async fn ask(
+        &self,
+        since: Instant,
+        reader: R,
+        write: impl FnOnce(&mut BytesMut),
+    ) -> Result<Answered<R>, Ended> {
         let (caller, answer) = oneshot::channel();
         {
             let mut gathered = self.shared.gathered();
@@ -156,6 +170,8 @@ struct Driver<P: Protocol, S> {
     /// Whose answers are owed, in order.
     waiting: VecDeque<Waiting<P::Reader>>,
     patience: Duration,
+    /// When the last answer came.
+    answered: Instant,
     /// Set while somebody waits.
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -206,6 +222,7 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
 
     /// Hands out what has come.
     fn digest(&mut self) -> io::Result<()> {
+        let now = Instant::now();
         while !self.input.is_empty() {
             let reader = self.waiting.front_mut().map(|waiting| &mut waiting.reader);
             if !self.protocol.read(&mut self.input, reader)? {
@@ -214,7 +231,9 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
             if let Some(answered) = self.waiting.pop_front() {
                 self.shared.depth.fetch_sub(1, Ordering::AcqRel);
                 // A caller that has left does not take it.
-                let _ = answered.caller.send(answered.reader);
+                let took = now - self.answered.max(answered.since).min(now);
+                self.answered = now;
+                let _ = answered.caller.send(Answered { reader: answered.reader, took });
             }
         }
         if self.input.is_empty() && self.input.capacity() > KEEP_BYTES {

@@ -2,124 +2,208 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Statements remembered; when full, the memory starts anew. At 40 bytes each: 320 KiB.
+use crate::observe::LaneMetrics;
+use crate::observe::OffLane;
+
+/// Statements remembered; when full, the memory starts anew. At about 100 bytes each: 800 KiB.
 const MOST: usize = 8_192;
-/// Fast and small runs on a lease before a statement may use a lane.
-const RUNS: u32 = 3;
+/// Fast and small runs on a lease, less those that were not, before a statement may use a lane.
+const RUNS: u8 = 3;
 /// Slower is not fast. A lane's callers wait for each other, so a tenth of its budget.
 const FAST: Duration = Duration::from_millis(5);
 /// Larger is not small. Unit: bytes of encoded result.
 const SMALL_BYTES: usize = 64 * 1024;
-/// How long a statement that was over a lane's budget, or large, stays off it.
-const BANNED: Duration = Duration::from_secs(30);
-/// How long one stays off that may only have stood behind a slow one. Back on a lease, the slow one is not promoted again.
-const DOUBTED: Duration = Duration::from_secs(2);
+/// How long a statement stays off the lanes when it was taken off; twice as long each time.
+const FIRST_BAN: Duration = Duration::from_secs(30);
+const LONGEST_BAN: Duration = Duration::from_mins(10);
+/// A run on a lane counts so much in the average: one that the machine held up says little of the statement.
+const WEIGHT: u32 = 16;
 
-#[derive(Debug, Clone, Copy)]
-enum Habit {
-    /// Fast and small so often in a row.
-    Good(u32),
-    /// Off the lanes until then.
-    Banned(Instant),
+/// One statement's habits.
+#[derive(Debug, Default)]
+pub struct Habit {
+    /// Good runs on a lease, up to [`RUNS`].
+    score: AtomicU8,
+    /// Times it was taken off, lately.
+    bans: AtomicU8,
+    /// Off the lanes until then. Unit: milliseconds since the memory began; 0: not.
+    banned_until_ms: AtomicU64,
+    /// Average time that a run on a lane took of the lane. Unit: microseconds.
+    average_us: AtomicU32,
 }
 
 /// The habits of one database's statements.
-#[derive(Default)]
 pub struct Habits {
-    /// The lock guards one look-up.
-    known: Mutex<HashMap<u64, Habit>>,
+    /// Locked for one look-up; for writing only where a statement is new.
+    known: RwLock<HashMap<u64, Arc<Habit>>>,
     hash: RandomState,
+    start: Instant,
+    metrics: LaneMetrics,
 }
 
 impl Habits {
-    /// True for a statement that was fast and small the last few times.
-    pub fn are_good(&self, key: &str) -> bool {
-        match self.known().get(&self.hash.hash_one(key)) {
-            Some(Habit::Good(runs)) => *runs >= RUNS,
-            _ => false,
-        }
+    /// Nothing known.
+    pub fn new(metrics: LaneMetrics) -> Self {
+        Self { known: RwLock::default(), hash: RandomState::new(), start: Instant::now(), metrics }
     }
 
-    /// Notes a run on a lease.
-    pub fn note(&self, key: &str, took: Duration, bytes: usize) {
+    /// The habits of the statement under `key`.
+    pub fn of(&self, key: &str) -> Arc<Habit> {
         let fingerprint = self.hash.hash_one(key);
-        let good = took < FAST && bytes <= SMALL_BYTES;
-        let mut known = self.known();
+        if let Some(habit) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&fingerprint) {
+            return Arc::clone(habit);
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST {
             known.clear();
         }
-        let habit = known.entry(fingerprint).or_insert(Habit::Good(0));
-        *habit = match *habit {
-            Habit::Banned(until) if Instant::now() < until => Habit::Banned(until),
-            Habit::Good(runs) if good => Habit::Good(runs.saturating_add(1)),
-            _ if good => Habit::Good(1),
-            _ => Habit::Good(0),
-        };
+        Arc::clone(known.entry(fingerprint).or_default())
     }
 
-    /// Notes a run on a lane behind `ahead` others: a large result takes the statement off, and so does a run that was not fast
-    /// for so many.
-    pub fn note_on_lane(&self, key: &str, took: Duration, ahead: usize, bytes: usize) {
-        let fair = 2 * FAST * u32::try_from(ahead + 1).unwrap_or(u32::MAX);
+    /// True for a statement that was fast and small the last few times.
+    pub fn are_good(&self, habit: &Habit) -> bool {
+        habit.score.load(Ordering::Relaxed) >= RUNS && !self.is_banned(habit)
+    }
+
+    /// Notes a run on a lease.
+    pub fn note(&self, habit: &Habit, took: Duration, bytes: usize) {
+        if self.is_banned(habit) {
+            return;
+        }
+        let good = took < FAST && bytes <= SMALL_BYTES;
+        let step = |score: u8| if good { Some((score + 1).min(RUNS)) } else { Some(score.saturating_sub(1)) };
+        let before = habit.score.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(0);
+        if good && before == RUNS - 1 {
+            self.metrics.promoted();
+        }
+    }
+
+    /// Notes a run on a lane that took so much of the lane's time: a large result takes the statement off, and so does being
+    /// slow again and again. A single slow run may be the machine's.
+    pub fn note_on_lane(&self, habit: &Habit, took: Duration, bytes: usize) {
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        let average = habit.average_us.load(Ordering::Relaxed);
+        let average = average - average / WEIGHT + took / WEIGHT;
+        habit.average_us.store(average, Ordering::Relaxed);
         if bytes > SMALL_BYTES {
-            self.ban(key);
-        } else if took > fair {
-            self.ban_for(key, DOUBTED);
+            self.ban(habit, OffLane::Large);
+        } else if Duration::from_micros(average.into()) > FAST {
+            self.ban(habit, OffLane::Slow);
         }
     }
 
     /// Takes a statement off the lanes for a while.
-    pub fn ban(&self, key: &str) {
-        self.ban_for(key, BANNED);
+    pub fn ban(&self, habit: &Habit, reason: OffLane) {
+        self.metrics.demoted(reason);
+        let now = self.now_ms();
+        let last = habit.banned_until_ms.load(Ordering::Relaxed);
+        let forgiven = now > last + ms(LONGEST_BAN);
+        let times = if forgiven { 0 } else { habit.bans.load(Ordering::Relaxed) };
+        habit.bans.store(times.saturating_add(1), Ordering::Relaxed);
+        let ban = FIRST_BAN.saturating_mul(1 << times.min(8)).min(LONGEST_BAN);
+        habit.banned_until_ms.store(now + ms(ban), Ordering::Relaxed);
+        habit.average_us.store(0, Ordering::Relaxed);
+        habit.score.store(0, Ordering::Relaxed);
     }
 
-    fn ban_for(&self, key: &str, time: Duration) {
-        self.known().insert(self.hash.hash_one(key), Habit::Banned(Instant::now() + time));
+    /// What is counted of lanes.
+    pub fn metrics(&self) -> &LaneMetrics {
+        &self.metrics
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Habit>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_banned(&self, habit: &Habit) -> bool {
+        let until = habit.banned_until_ms.load(Ordering::Relaxed);
+        until > 0 && self.now_ms() < until
     }
+
+    fn now_ms(&self) -> u64 {
+        ms(self.start.elapsed())
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Metrics;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn promote(habits: &Habits, habit: &Habit) {
+        for _ in 0..RUNS {
+            assert!(!habits.are_good(habit));
+            habits.note(habit, MS, 100);
+        }
+        assert!(habits.are_good(habit));
+    }
 
     #[tokio::test(start_paused = true)]
-    async fn a_statement_is_promoted_by_good_runs_and_demoted_for_a_while() {
-        let habits = Habits::default();
-        for run in 0..RUNS {
-            assert!(!habits.are_good("a"), "after {run} runs");
-            habits.note("a", Duration::from_millis(1), 100);
+    async fn a_statement_is_promoted_by_good_runs_and_taken_off_for_longer_each_time() {
+        let habits = Habits::new(Metrics::new().lanes("app"));
+        let habit = habits.of("a");
+        for _ in 0..20 {
+            habits.note(&habit, 6 * MS, 100);
+            habits.note(&habit, MS, SMALL_BYTES + 1);
+            habits.note(&habit, MS, 100);
         }
-        assert!(habits.are_good("a"));
-        habits.note("a", Duration::from_millis(20), 100);
-        assert!(!habits.are_good("a"), "one slow run begins anew");
-        habits.ban("a");
-        for _ in 0..RUNS {
-            habits.note("a", Duration::from_millis(1), 100);
+        assert!(!habits.are_good(&habit), "more bad runs than good ones");
+        tokio::time::advance(FIRST_BAN).await;
+        let habit = habits.of("b");
+        promote(&habits, &habit);
+        for ban in [FIRST_BAN, 2 * FIRST_BAN, 4 * FIRST_BAN] {
+            habits.ban(&habit, OffLane::OverBudget);
+            for _ in 0..RUNS {
+                habits.note(&habit, MS, 100);
+            }
+            assert!(!habits.are_good(&habit), "off, however well it runs meanwhile");
+            tokio::time::advance(ban - MS).await;
+            assert!(habits.is_banned(&habit));
+            tokio::time::advance(MS).await;
+            promote(&habits, &habit);
         }
-        assert!(!habits.are_good("a"), "banned");
-        tokio::time::advance(BANNED).await;
-        for _ in 0..RUNS {
-            habits.note("a", Duration::from_millis(1), 100);
+        tokio::time::advance(2 * LONGEST_BAN).await;
+        habits.ban(&habit, OffLane::OverBudget);
+        tokio::time::advance(FIRST_BAN).await;
+        promote(&habits, &habits.of("b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_slow_run_on_a_lane_is_the_machines_and_many_are_the_statements() {
+        let habits = Habits::new(Metrics::new().lanes("app"));
+        let habit = habits.of("a");
+        promote(&habits, &habit);
+        for _ in 0..100 {
+            habits.note_on_lane(&habit, 45 * MS, 100);
+            assert!(habits.are_good(&habit), "once in a while");
+            for _ in 0..40 {
+                habits.note_on_lane(&habit, MS, 100);
+            }
         }
-        assert!(habits.are_good("a"));
-        habits.note_on_lane("a", Duration::from_millis(70), 9, 100);
-        assert!(habits.are_good("a"), "fast, for the tenth in line");
-        habits.note_on_lane("a", Duration::from_millis(30), 0, 100);
-        assert!(!habits.are_good("a"), "slow, and nobody was ahead");
-        tokio::time::advance(DOUBTED).await;
-        for _ in 0..RUNS {
-            habits.note("a", Duration::from_millis(1), 100);
+        for _ in 0..WEIGHT {
+            habits.note_on_lane(&habit, 12 * MS, 100);
         }
-        habits.note_on_lane("a", Duration::from_millis(1), 0, SMALL_BYTES + 1);
-        assert!(!habits.are_good("a"), "too large for a lane");
+        assert!(!habits.are_good(&habit), "slow every time");
+        tokio::time::advance(FIRST_BAN).await;
+        promote(&habits, &habit);
+        habits.note_on_lane(&habit, MS, SMALL_BYTES + 1);
+        assert!(!habits.are_good(&habit), "too large for a lane");
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let habits = Habits::new(Metrics::new().lanes("app"));
+        for n in 0..3 * MOST {
+            habits.of(&n.to_string());
+        }
+        assert!(habits.known.read().expect("not poisoned").len() <= MOST);
     }
 }

@@ -8,13 +8,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 
 use super::error::QueryError;
+use super::habits::Habit;
 use super::prepare;
 use super::run::{Answer, Run};
 use super::statement::Statement;
 use crate::encode::rows::RowError;
 use crate::encode::{RowWriter, TooLarge};
+use crate::observe::OffLane;
 use crate::pool::lane::{PATIENCE, Place};
-use crate::pool::pipeline::Ended;
+use crate::pool::pipeline::{Answered, Ended};
 use crate::pool::postgres::ServerError;
 
 /// Why a lane has no result.
@@ -44,7 +46,8 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
         return None;
     }
     let key = statement.key();
-    if !run.habits.are_good(&key) || !run.is_harmless() {
+    let habit = run.habits.of(&key);
+    if !run.habits.are_good(&habit) || !run.is_harmless() {
         return None;
     }
     let place = run.database.lane()?;
@@ -60,18 +63,19 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
         ended
     };
     match ended {
-        Ok(body) => {
+        Ok((body, took)) => {
             let db = started.elapsed();
             run.metrics.wait_seconds.observe(0.0);
-            run.habits.note_on_lane(&key, db, place.ahead, body.len());
+            run.habits.note_on_lane(&habit, took, body.len());
+            run.habits.metrics().statements.inc();
             Some(Ok(Answer { results: vec![body], attempts: 1, queue: Duration::ZERO, db, ..Answer::default() }))
         }
         Err(Trouble::Refused(error)) => Some(Err(error)),
         Err(Trouble::TooLarge(limit)) => {
-            run.habits.ban(&key);
+            run.habits.ban(&habit, OffLane::Large);
             Some(Err(QueryError::TooLarge { limit, outcome: Outcome::NotApplied }))
         }
-        Err(Trouble::Server(error)) => refused(run, &key, error),
+        Err(Trouble::Server(error)) => refused(run, &habit, error),
         Err(Trouble::SchemaChanged) => {
             run.database.schema_changed();
             None
@@ -81,18 +85,21 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
 }
 
 /// Out of the lane's budget, or the lane itself is ill: a lease will tell. Everything else it would tell again.
-fn refused(run: &Run<'_>, key: &str, db: Box<ServerError>) -> Option<Result<Answer, QueryError>> {
+fn refused(run: &Run<'_>, habit: &Habit, db: Box<ServerError>) -> Option<Result<Answer, QueryError>> {
     // A statement that writes after all is refused on a lane, and no fault of the caller's.
-    let not_for_lanes = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE, SqlState::READ_ONLY_SQL_TRANSACTION];
-    let not_for_lanes = not_for_lanes.contains(&db.state);
+    let off = if [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(&db.state) {
+        Some(OffLane::OverBudget)
+    } else {
+        (db.state == SqlState::READ_ONLY_SQL_TRANSACTION).then_some(OffLane::Writes)
+    };
     let stale = db.is_stale_plan() || db.state == SqlState::INVALID_SQL_STATEMENT_NAME;
-    if not_for_lanes {
-        run.habits.ban(key);
+    if let Some(reason) = off {
+        run.habits.ban(habit, reason);
     }
     if stale {
         run.database.schema_changed();
     }
-    let told = !db.is_fatal && !not_for_lanes && !stale;
+    let told = !db.is_fatal && off.is_none() && !stale;
     told.then_some(Err(QueryError::Database { db, outcome: Outcome::NotApplied }))
 }
 
@@ -102,7 +109,7 @@ async fn on(
     place: &Place,
     key: &str,
     started: Instant,
-) -> Result<Vec<u8>, Trouble> {
+) -> Result<(Vec<u8>, Duration), Trouble> {
     let prepared = if let Some(prepared) = place.prepared(key) {
         prepared
     } else {
@@ -113,7 +120,7 @@ async fn on(
     let values = prepare::bind(statement, &prepared.shape, &[]).map_err(Trouble::Refused)?;
     let columns = prepared.shape.columns(statement.format);
     let writer = RowWriter::new(columns, run.limits.max_bytes, run.limits.max_rows);
-    let mut answer = place.run(started, &prepared, &values, writer).await?;
+    let Answered { reader: mut answer, took } = place.run(started, &prepared, &values, writer).await?;
     if let Some(error) = answer.refused {
         return Err(Trouble::Server(error));
     }
@@ -124,5 +131,5 @@ async fn on(
     }
     let notices = std::mem::take(&mut answer.notices);
     let writer = answer.into_result().ok_or(Trouble::Ended)?;
-    Ok(writer.finish_read(statement.read_command(), &notices))
+    Ok((writer.finish_read(statement.read_command(), &notices), took))
 }

@@ -146,7 +146,7 @@ impl Run<'_> {
 
     fn note(&self, took: Duration, results: &[Vec<u8>]) {
         if let ([statement], [body]) = (&*self.unit.statements, results) {
-            self.habits.note(&statement.key(), took, body.len());
+            self.habits.note(&self.habits.of(&statement.key()), took, body.len());
         }
     }
 

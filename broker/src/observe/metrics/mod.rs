@@ -2,6 +2,7 @@
 //! tenant, and what explains them. An area is a file; each registers its own families here. Labels come from closed sets:
 //! configured names and enums. Whoever counts holds handles that were looked up once.
 
+mod lanes;
 mod pools;
 mod requests;
 
@@ -16,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use lanes::{LaneMetrics, OffLane};
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
 pub use requests::RouteMetrics;
 
@@ -35,6 +37,7 @@ pub struct Metrics {
     registry: Arc<Registry>,
     requests: requests::Requests,
     pools: Arc<pools::Pools>,
+    lanes: Arc<lanes::Lanes>,
 }
 
 impl Default for Metrics {
@@ -49,7 +52,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("hearth");
         let requests = requests::Requests::register(&mut registry);
         let pools = Arc::new(pools::Pools::register(&mut registry));
-        Self { registry: Arc::new(registry), requests, pools }
+        let lanes = Arc::new(lanes::Lanes::register(&mut registry));
+        Self { registry: Arc::new(registry), requests, pools, lanes }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
@@ -60,6 +64,11 @@ impl Metrics {
     /// The handles for one backend's pools, looked up once.
     pub fn pool(&self, backend: &str) -> PoolMetrics {
         PoolMetrics::new(&self.pools, backend)
+    }
+
+    /// The handles for one backend's lanes, looked up once.
+    pub fn lanes(&self, backend: &str) -> LaneMetrics {
+        LaneMetrics::new(&self.lanes, backend)
     }
 
     /// Everything in the `OpenMetrics` text format.

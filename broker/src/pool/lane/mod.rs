@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::ledger::State;
-use super::pipeline::{Ended, Pipeline};
+use super::pipeline::{Answered, Ended, Pipeline};
 use super::postgres::ask::{self, Description};
 use super::postgres::wire::DirectStream;
 use super::postgres::{PreparedCache, ServerError, Session, Shape};
@@ -224,7 +224,8 @@ impl Place {
                 frontend::describe(b'S', &name, out).expect("names of our own have no NUL");
                 frontend::sync(out);
             })
-            .await?;
+            .await?
+            .reader;
         if let Some(refused) = answer.refused {
             return Ok(Err(refused));
         }
@@ -246,7 +247,7 @@ impl Place {
         prepared: &OnLane,
         values: &[TextParam],
         writer: RowWriter,
-    ) -> Result<Answer, Ended> {
+    ) -> Result<Answered<Answer>, Ended> {
         let run = |out: &mut BytesMut| {
             self.shared.close_unused(out);
             ask::execute(&prepared.name, values.iter().map(|value| value.0.as_deref()), out);

@@ -36,7 +36,8 @@ fn pipeline(capacity: usize) -> (Arc<Pipeline<String>>, DuplexStream, Arc<Atomic
 }
 
 async fn ask(pipeline: &Pipeline<String>, text: &str) -> Result<String, Ended> {
-    pipeline.ask(Instant::now(), String::new(), |out| out.extend_from_slice(format!("{text}\n").as_bytes())).await
+    let write = |out: &mut BytesMut| out.extend_from_slice(format!("{text}\n").as_bytes());
+    pipeline.ask(Instant::now(), String::new(), write).await.map(|answered| answered.reader)
 }
 
 /// Answers each line with itself.
