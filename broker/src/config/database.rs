@@ -129,6 +129,8 @@ pub struct PoolConfig {
     /// Sessions shared by many callers' short reads, among the `max`: statements that can have no effect and were fast and
     /// small before. At most a quarter of `max`; 0 switches them off. Default: 2. Range: 0 to 16.
     pub lanes: u32,
+    /// Whether demand that is foreseen opens connections ahead of it, within `max` and the server's room. Default: `shadow`.
+    pub forecast: ForecastMode,
     /// Longest time to open one connection, sign-in included. Unit: duration. Default: `5s`. Range: `10ms..=1m`.
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
@@ -142,6 +144,19 @@ pub struct PoolConfig {
     pub prepared_statements: u32,
 }
 
+/// What is done with forecasts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ForecastMode {
+    /// They are made, scored and shown in metrics, and open nothing.
+    #[default]
+    Shadow,
+    /// A model that beats the simplest one by a tenth opens connections ahead; what it opened goes once nobody wants it.
+    Add,
+    /// None are made.
+    Off,
+}
+
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
@@ -149,6 +164,7 @@ impl Default for PoolConfig {
             max: 16,
             // Two are faster than one on every machine measured, and eight are slower.
             lanes: 2,
+            forecast: ForecastMode::default(),
             connect_timeout: Duration::from_secs(5),
             max_lifetime: Duration::from_mins(30),
             // A prepared statement costs the server about 12.5 kB: 200 on each of 16 connections are 40 MB.

@@ -23,7 +23,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use cache::CacheConfig;
-pub use database::{DatabaseConfig, PoolConfig, ReplicaConfig};
+pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
 pub use load::{load_env_text, load_file, load_text};
 pub use log::LogConfig;
 pub use secret::Secret;

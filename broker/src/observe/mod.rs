@@ -4,5 +4,6 @@ pub mod metrics;
 pub mod telemetry;
 
 pub use metrics::{
-    ActiveGuard, EndpointMetrics, LaneMetrics, Metrics, OffLane, PoolMetrics, PoolReading, RouteMetrics,
+    ActiveGuard, EndpointMetrics, ForecastReading, LaneMetrics, Metrics, OffLane, PoolMetrics, PoolReading,
+    RouteMetrics,
 };

@@ -13,11 +13,9 @@ use super::error::{LoginRefused, PoolError};
 use super::event::BreakerName;
 use super::opener::Failure;
 use super::postgres::Session;
+use super::sizing;
 use crate::base::Deadline;
 use crate::observe::metrics::Waits;
-
-/// Below so much of its limit a pool opens a session at once, in place of waiting for one: a fifth.
-const WARM_PART: usize = 5;
 
 impl Endpoint {
     /// A session: one that is free, a new one, or the next that comes back, whichever is first before `deadline`.
@@ -81,7 +79,7 @@ impl Endpoint {
 
     /// Few enough are open to open one at once.
     fn is_cold(&self) -> bool {
-        self.ledger.total() < (self.limit() / WARM_PART).max(1)
+        sizing::is_cold(self.ledger.total(), self.limit())
     }
 
     /// Nothing is open and nothing can be opened: there is nothing to wait for. A full server is: somebody may leave it.

@@ -45,6 +45,18 @@ impl Demand {
         (last, self.mark(last))
     }
 
+    /// The mark so far of the bucket that is open, and the bucket's number.
+    pub fn open(&self, now: Instant) -> (u64, usize) {
+        let bucket = self.bucket(now);
+        (bucket, self.mark(bucket))
+    }
+
+    /// How long the bucket stays open.
+    pub fn left(&self, now: Instant) -> Duration {
+        let since = (now - self.start).as_secs_f64();
+        BUCKET.saturating_sub(Duration::from_secs_f64(since % BUCKET.as_secs_f64()))
+    }
+
     fn mark(&self, bucket: u64) -> usize {
         let mark = self.slots[Self::slot(bucket)].load(Ordering::Acquire);
         if mark >> 32 == bucket { usize::try_from(mark & u64::from(u32::MAX)).unwrap_or(usize::MAX) } else { 0 }
@@ -77,5 +89,7 @@ mod tests {
         assert_eq!(demand.peak(at(29)), 9);
         assert_eq!(demand.peak(at(30)), 3);
         assert_eq!(demand.peak(at(600)), 0);
+        demand.note(at(604), 2);
+        assert_eq!((demand.open(at(604)), demand.left(at(604))), ((61, 2), Duration::from_secs(6)));
     }
 }

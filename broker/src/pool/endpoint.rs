@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::decision::{Trigger, Verdict};
 use super::demand::Demand;
 use super::event::{CloseReason, Event};
+use super::foresight::Foresight;
 use super::health::Health;
 use super::journal::Facts;
 use super::lane::Lanes;
@@ -25,6 +26,7 @@ use super::postgres::connect::Connector;
 use super::registry::Registry;
 use super::server::Server;
 use super::service_time::ServiceTime;
+use super::sizing;
 use crate::base::BackendName;
 use crate::config::PoolConfig;
 use crate::observe::EndpointMetrics;
@@ -45,6 +47,7 @@ pub struct Endpoint {
     pub(super) lanes: Lanes,
     pub(super) opening: Opening,
     pub(super) demand: Demand,
+    pub(super) foresight: Foresight,
     pub(super) service: ServiceTime,
     pub(super) load: Load,
     /// What it may have of the server now; never more than `config.max`.
@@ -268,7 +271,7 @@ impl Endpoint {
 
     /// At most one session goes each lifetime ÷ size, so that they never go together, whatever their ages.
     pub(super) fn may_retire(&self, now: Instant) -> bool {
-        let spacing = self.config.max_lifetime / u32::try_from(self.ledger.total().max(1)).unwrap_or(u32::MAX);
+        let spacing = sizing::spacing(self.config.max_lifetime, self.ledger.total());
         let mut last = self.retired_last();
         let may = now - *last >= spacing;
         if may {

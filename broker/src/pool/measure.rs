@@ -8,8 +8,9 @@ use super::breaker::{Breaker, BreakerState};
 use super::decision::ServerInputs;
 use super::endpoint::Endpoint;
 use super::event::BreakerName;
+use super::forecast::{Outcomes, Standing};
 use super::registry::Checkout;
-use crate::observe::PoolReading;
+use crate::observe::{ForecastReading, PoolReading};
 
 /// Whether an endpoint is given traffic.
 const STATES: [&str; 4] = ["ok", "probing", "ejected", "open"];
@@ -61,6 +62,7 @@ impl Endpoint {
             ("connections_min", self.config.min as usize),
             ("waiters", status.waiting as usize),
             ("demand_highwater", self.demand.peak(Instant::now())),
+            ("predicted_demand", self.foresight.forecast().wanted()),
         ];
         if let Some((capacity, budget)) = self.server.capacity() {
             sizes.push(("db_max_connections", capacity.max_connections));
@@ -86,6 +88,20 @@ impl Endpoint {
                 ("connect", number(self.opening.breaker.state())),
                 ("login", number(self.opening.logins.state())),
             ],
+        });
+        self.measure_forecast();
+    }
+
+    fn measure_forecast(&self) {
+        let (standings, outcomes): (Vec<Standing>, Outcomes) = {
+            let forecast = self.foresight.forecast();
+            (forecast.standings().collect(), forecast.outcomes())
+        };
+        let models: Vec<_> = standings.iter().map(|it| (it.name.as_str(), it.predicted, it.error)).collect();
+        let Outcomes { hits, misses, vain } = outcomes;
+        self.metrics.set_forecast(&ForecastReading {
+            models: &models,
+            outcomes: &[("hit", hits), ("miss", misses), ("vain", vain)],
         });
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! A [`Database`] has one [`Endpoint`] a server; a [`Server`] is shared by all pools that log in there. `route` chooses the
 //! endpoint, `checkout` and `opener` get a session from it, `lease` brings it back, `monitor` watches the server, `upkeep` and
-//! `plan` keep the pools in shape. `backoff`, `breaker`, `budget`, `demand`, `health`, `load`, `service_time` and `share` are
-//! rules without I/O.
+//! `plan` keep the pools in shape. `backoff`, `breaker`, `budget`, `demand`, `forecast`, `health`, `load`,
+//! `service_time`, `share` and `sizing` are rules without I/O.
 
 pub mod backoff;
 pub mod breaker;
@@ -16,6 +16,8 @@ pub mod demand;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+pub mod forecast;
+mod foresight;
 pub mod health;
 pub mod journal;
 pub mod lane;
@@ -37,6 +39,7 @@ pub mod server;
 pub mod service_time;
 pub mod shards;
 pub mod share;
+pub mod sizing;
 mod upkeep;
 
 pub use database::Database;

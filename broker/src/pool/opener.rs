@@ -16,9 +16,7 @@ use super::event::{BreakerName, ErrorReason, Event, OpenReason};
 use super::journal::Facts;
 use super::ledger::{Alive, Entry, State};
 use super::postgres::Session;
-
-/// Sessions of one pool that may be in the making at once: a cold pool under a storm must not become a storm on the server.
-pub const CONNECTS_AT_ONCE: usize = 2;
+use super::sizing::{self, CONNECTS_AT_ONCE};
 
 /// The state of one endpoint's opening.
 pub struct Opening {
@@ -101,7 +99,7 @@ impl Endpoint {
 
     /// Opens sessions until `count` are open or being opened.
     pub(super) fn open_ahead(self: &Arc<Self>, count: usize) {
-        let missing = count.min(self.limit()).saturating_sub(self.ledger.total());
+        let missing = sizing::missing(count, self.limit(), self.ledger.total());
         self.opening.ahead.store(missing, Ordering::Release);
         self.want();
     }
@@ -121,7 +119,7 @@ impl Endpoint {
             let opening = self.ledger.count(State::Connecting);
             let urgent = self.opening.urgent();
             let needed = urgent + self.opening.ahead();
-            if needed <= opening || opening >= CONNECTS_AT_ONCE {
+            if !sizing::may_connect(needed, opening) {
                 if needed > opening {
                     self.hold(Hold::Gate);
                 }
@@ -242,6 +240,9 @@ impl Endpoint {
             pace.not_before = None;
         }
         self.registry.join(&session.slot);
+        if self.opening.ahead() > 0 && self.opening.urgent() == 0 && self.ledger.total() > self.config.min as usize {
+            self.foresight.note_added();
+        }
         let _ = self.opening.ahead.fetch_update(Ordering::AcqRel, Ordering::Acquire, |ahead| ahead.checked_sub(1));
         self.metrics.opened();
         // A pool that was closed meanwhile takes it no more: dropped, it is closed.

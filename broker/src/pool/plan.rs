@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::decision::{Trigger, Verdict};
 use super::demand::Demand;
 use super::endpoint::Endpoint;
+use super::foresight::Foresight;
 use super::health::Health;
 use super::lane::Lanes;
 use super::ledger::Ledger;
@@ -64,6 +65,7 @@ impl Endpoint {
             lanes: Lanes::new(config.lanes.min(config.max / 4) as usize),
             opening: Opening::new(),
             demand: Demand::new(now),
+            foresight: Foresight::new(config.forecast, now),
             service: ServiceTime::default(),
             load: Load::new(now),
             limit: AtomicUsize::new(config.max as usize),
@@ -96,14 +98,14 @@ impl Endpoint {
         }
     }
 
-    /// What is worth keeping open: what was wanted lately, and the minimum.
+    /// What is worth keeping open: what was wanted lately, what is foreseen, and the minimum.
     pub(super) fn keep(&self) -> usize {
-        self.demand.peak(Instant::now()).max(self.config.min as usize)
+        self.demand.peak(Instant::now()).max(self.warm())
     }
 
     /// What is opened without anybody asking.
     pub(super) fn warm(&self) -> usize {
-        self.config.min as usize
+        (self.config.min as usize).max(self.foresight.wanted())
     }
 
     /// One step of the sweep: demand that lasts is demand, and the server's room is divided anew.

@@ -26,6 +26,7 @@ struct Recent {
     next: usize,
     noted: usize,
     p99: Option<Duration>,
+    mean: Duration,
 }
 
 impl ServiceTime {
@@ -46,12 +47,20 @@ impl ServiceTime {
             let at = (sorted.len() * 99).div_ceil(100) - 1;
             let (_, p99, _) = sorted.select_nth_unstable(at);
             recent.p99 = Some(Duration::from_micros(u64::from(*p99)));
+            let sum: u64 = recent.micros.iter().copied().map(u64::from).sum();
+            recent.mean = Duration::from_micros(sum / recent.micros.len() as u64);
         }
     }
 
     /// The 99th percentile of the last hold times; `None` before the first.
     pub fn p99(&self) -> Option<Duration> {
         self.recent().p99
+    }
+
+    /// How many hold times were noted so far, and the average of the last ones.
+    pub fn served(&self) -> (u64, Duration) {
+        let recent = self.recent();
+        (recent.noted as u64, recent.mean)
     }
 
     /// How long a caller waits for a session to come back before a new one is opened: twice the 99th percentile, within bounds.
@@ -82,6 +91,7 @@ mod tests {
             times.note(Duration::from_millis(40));
         }
         assert_eq!(times.p99(), Some(Duration::from_millis(40)));
+        assert_eq!(times.served(), (2 * REMEMBERED as u64, Duration::from_millis(40)));
         assert_eq!((times.patience(0.0), times.patience(1.0)), (Duration::from_millis(64), Duration::from_millis(96)));
         for _ in 0..REMEMBERED {
             times.note(Duration::from_secs(9));

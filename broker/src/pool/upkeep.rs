@@ -14,17 +14,13 @@ use super::endpoint::Endpoint;
 use super::event::CloseReason;
 use super::ledger::State;
 use super::postgres::{Session, ask};
+use super::sizing::{self, SWEEP, Surplus};
 
-const SWEEP: Duration = Duration::from_secs(1);
 /// An idle session is asked for a sign of life about this often: firewalls forget silent connections.
 const KEEPALIVE: Duration = Duration::from_mins(2);
 /// How much sooner or later, so that they do not all ask at once.
 const KEEPALIVE_SPREAD: f64 = 0.1;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// A session beyond what is needed is kept for so long: an open one costs little, opening one does not.
-const IDLE: Duration = Duration::from_mins(5);
-/// A session is replaced when it has lived so much of its lifetime, so that its successor is there before it must go.
-const OLD: f64 = 0.95;
 /// The counts are taken one after the other, and may disagree for a moment. How often they may before it counts.
 const LOOKS: u32 = 50;
 
@@ -52,14 +48,15 @@ async fn run(database: Weak<Database>) {
 async fn sweep(endpoint: &Arc<Endpoint>) {
     endpoint.look_for_leaks();
     endpoint.plan();
+    endpoint.look_ahead().await;
     let now = Instant::now();
     let mut doubtful = None;
     let mut kept = Vec::new();
-    let mut surplus = endpoint.ledger.total().saturating_sub(endpoint.keep());
+    let mut surplus = Surplus::of(endpoint.ledger.total(), endpoint.keep(), endpoint.foresight.added());
+    let unasked = surplus.unasked;
     while let Ok(object) = endpoint.idle.try_get() {
-        match verdict(endpoint, &object, now, surplus > 0) {
+        match verdict(endpoint, &object, now, &mut surplus) {
             Some(reason) => {
-                surplus = surplus.saturating_sub(1);
                 endpoint.close(object, reason);
             }
             None if doubtful.is_none() && is_silent(&object, now) => doubtful = Some(object),
@@ -70,6 +67,7 @@ async fn sweep(endpoint: &Arc<Endpoint>) {
     while let Some(object) = kept.pop() {
         drop(object);
     }
+    endpoint.foresight.note_gone(unasked - surplus.unasked, endpoint.ledger.total());
     endpoint.open_ahead(endpoint.warm());
     if let Some(object) = doubtful {
         prove(endpoint, object).await;
@@ -77,20 +75,20 @@ async fn sweep(endpoint: &Arc<Endpoint>) {
     conserved(endpoint).await;
 }
 
-fn verdict(endpoint: &Endpoint, session: &Session, now: Instant, is_surplus: bool) -> Option<CloseReason> {
+fn verdict(endpoint: &Endpoint, session: &Session, now: Instant, surplus: &mut Surplus) -> Option<CloseReason> {
     if let Some(reason) = endpoint.unfit(session) {
         return Some(reason);
     }
     let age = now - session.opened;
     let lifetime = endpoint.max_lifetime();
-    if age > lifetime || (age > lifetime.mul_f64(OLD) && endpoint.may_retire(now)) {
+    if age > lifetime || (sizing::is_old(age, lifetime) && endpoint.may_retire(now)) {
         return Some(CloseReason::Lifetime);
     }
     let idle = now - session.returned;
     if endpoint.ledger.total() > endpoint.limit() {
         return Some(CloseReason::Shrink);
     }
-    (is_surplus && idle > IDLE).then_some(CloseReason::Idle)
+    surplus.lets_go(idle).then_some(CloseReason::Idle)
 }
 
 /// Unused for about as long as a firewall remembers. The spread is each session's own, by its age to the microsecond.

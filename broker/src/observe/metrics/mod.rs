@@ -2,6 +2,7 @@
 //! tenant, and what explains them. An area is a file; each registers its own families here. Labels come from closed sets:
 //! configured names and enums. Whoever counts holds handles that were looked up once.
 
+mod forecasts;
 mod lanes;
 mod pools;
 mod requests;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
 pub use requests::RouteMetrics;

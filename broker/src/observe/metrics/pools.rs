@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::forecasts::{ForecastReading, Forecasts};
 use super::{ActiveGuard, Counters, Gauges, Histograms, family, histograms, in_seconds};
 
 /// Waits for a session, and the time it is held: from a reused one, to the longest that anybody waits.
@@ -42,6 +43,7 @@ pub(super) struct Pools {
     oldest_checkout: prometheus_client::metrics::family::Family<Labels, Gauge<f64, AtomicU64>>,
     state: Gauges<Labels>,
     breaker_state: Gauges<Labels>,
+    forecasts: Forecasts,
 }
 
 /// What is read off a pool at the moment of a scrape. Each list is a closed set of words.
@@ -102,6 +104,7 @@ impl Pools {
             oldest_checkout: family(r, "oldest_checkout_seconds", "Age of the oldest checkout"),
             state: family(r, "endpoint_state", "1 for the state an endpoint is in"),
             breaker_state: family(r, "breaker_state", "0 closed, 1 half open, 2 open"),
+            forecasts: Forecasts::register(r),
         }
     }
 }
@@ -259,6 +262,11 @@ impl EndpointMetrics {
         for (name, state) in reading.breakers {
             self.pools.breaker_state.get_or_create(&self.with(&[("name", name)])).set(*state);
         }
+    }
+
+    /// Sets what is read off the pool's forecast at the moment of a scrape.
+    pub fn set_forecast(&self, reading: &ForecastReading<'_>) {
+        self.pools.forecasts.set(&self.base, reading);
     }
 
     fn with(&self, more: &[(&'static str, &'static str)]) -> Labels {
