@@ -17,7 +17,7 @@ use crate::pool::postgres::presence;
 use crate::pool::server::Servers;
 use crate::pool::shards::Shards;
 use crate::pool::{Cache, Database, Journal};
-use crate::query::Habits;
+use crate::query::{Habits, Readings};
 use crate::tenant::Tenant;
 
 /// Everything that handlers hold.
@@ -32,6 +32,8 @@ pub struct Broker {
     pub statements: BTreeMap<BackendName, BTreeMap<String, NamedStatement>>,
     /// What is known of each database's statements.
     pub habits: BTreeMap<BackendName, Habits>,
+    /// What the statements in use say of themselves.
+    pub readings: Readings,
     /// Caches by name.
     pub caches: BTreeMap<BackendName, Arc<Cache>>,
     /// API keys by their public half.
@@ -57,7 +59,7 @@ pub struct Key {
     /// Whose it is.
     pub tenant: Arc<Tenant>,
     /// What it may do.
-    pub scopes: Vec<Scope>,
+    pub scopes: Arc<[Scope]>,
     /// The only named statements it may run; `None`: all, and any SQL.
     pub statements: Option<Arc<[String]>>,
     /// After which it is refused.
@@ -89,6 +91,7 @@ impl Broker {
             statements: statements(config),
             habits: databases.keys().map(|name| (name.clone(), Habits::new(metrics.lanes(name.as_str())))).collect(),
             databases,
+            readings: Readings::default(),
             caches,
             keys,
             metrics,
@@ -208,7 +211,7 @@ fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {
     Key {
         sha256: hash(&key.sha256),
         tenant: Arc::clone(tenant),
-        scopes: key.scopes.clone(),
+        scopes: key.scopes.as_slice().into(),
         statements: key.statements.as_deref().map(Arc::from),
         expires: key.expires,
     }

@@ -32,9 +32,23 @@ async fn a_statement_that_is_fast_and_harmless_is_promoted() {
     for _ in 0..6 {
         stack.query(error, json!([1])).await.assert_problem(422, "statement_failed", "not_applied");
     }
-    // What a key may only read, and what asks for READ ONLY, the server enforces in a transaction.
-    let read_only = json!({"sql": WHERE, "params": [1], "read_only": true});
-    assert_ne!(stack.post("/v1/db/app/query", &read_only).await.body["rows"][0]["w"], "50ms");
+    // A lane is READ ONLY whoever asks, so what must be read only may use it; who wants no neighbours says so.
+    let read_only = "SELECT current_setting('transaction_read_only') AS r, current_setting('statement_timeout') AS w, id \
+                     FROM t WHERE id = $1";
+    let body = json!({"sql": read_only, "params": [1], "read_only": true});
+    eventually("it is promoted", async || {
+        let row = stack.post("/v1/db/app/query", &body).await.body["rows"][0].clone();
+        assert_eq!(row["r"], "on", "{row}");
+        row["w"] == "50ms"
+    })
+    .await;
+    let alone = async |lanes: &'static str| {
+        let request = stack.request("/v1/db/app/query", &stack.key).header("hearth-lanes", lanes);
+        stack.send(request.body(json!({"sql": WHERE, "params": [1]}).to_string())).await
+    };
+    assert_ne!(alone("off").await.body["rows"][0]["w"], "50ms");
+    assert_eq!(alone("on").await.body["rows"][0]["w"], "50ms");
+    alone("maybe").await.assert_problem(400, "invalid_request", "not_applied");
     // A changed schema retires the lanes; others are opened.
     stack.ok("ALTER TABLE t ADD COLUMN more int4 DEFAULT 5").await;
     assert_eq!(

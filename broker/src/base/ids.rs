@@ -58,6 +58,8 @@ name! {
     RequestId
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// The longest request id taken from a caller; a longer one is replaced. Unit: bytes.
 const REQUEST_ID_MAX_BYTES: usize = 128;
 
@@ -72,8 +74,12 @@ impl RequestId {
     }
 
     fn random() -> Self {
-        let id: u128 = rand::random();
-        Self(Arc::from(format!("req_{id:032x}")))
+        let mut text = *b"req_00000000000000000000000000000000";
+        let id: [u8; 16] = rand::random();
+        for (pair, byte) in text[4..].chunks_exact_mut(2).zip(id) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        Self(Arc::from(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII")))
     }
 }
 

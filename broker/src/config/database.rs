@@ -126,8 +126,9 @@ pub struct PoolConfig {
     /// Most connections at any time, whatever the load; one more is open while anyone listens (`/listen`). Default: 16.
     /// Range: 1 to 1000.
     pub max: u32,
-    /// Sessions shared by many callers' short reads, among the `max`: statements that can have no effect and were fast and
-    /// small before. At most a quarter of `max`; 0 switches them off. Default: 2. Range: 0 to 16.
+    /// Most sessions shared by many callers' short reads, among the `max`: statements that can have no effect and were fast and
+    /// small before. There is one, and more only while that carries more; at most a quarter of `max`. 0 switches them off.
+    /// Default: 2. Range: 0 to 16.
     pub lanes: u32,
     /// Whether demand that is foreseen opens connections ahead of it, within `max` and the server's room. Default: `shadow`.
     pub forecast: ForecastMode,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::units;
 
 /// Who may use what, and how much.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TenantConfig {
     /// Databases the tenant may use, by their names in `[databases]`.
@@ -20,10 +20,25 @@ pub struct TenantConfig {
     /// (`app.*`). Settings that the text of values or the broker's work rests on are refused here (`datestyle`,
     /// `statement_timeout`, `transaction_…` and the like). Default: none.
     pub settings: Vec<String>,
+    /// Whether short reads may share sessions with other callers' (`pool.lanes`). Default: true.
+    pub lanes: bool,
     /// The tenant's API keys; `hearth key create` makes one.
     pub keys: Vec<KeyConfig>,
     /// How much the tenant may ask for.
     pub limits: LimitsConfig,
+}
+
+impl Default for TenantConfig {
+    fn default() -> Self {
+        Self {
+            databases: Vec::new(),
+            caches: Vec::new(),
+            settings: Vec::new(),
+            lanes: true,
+            keys: Vec::new(),
+            limits: LimitsConfig::default(),
+        }
+    }
 }
 
 /// One API key.

@@ -24,7 +24,7 @@ pub struct Principal {
     /// By which key.
     pub key: KeyId,
     /// What the key may do.
-    pub scopes: Vec<Scope>,
+    pub scopes: Arc<[Scope]>,
     /// The only named statements the key may run; `None`: all, and any SQL.
     pub statements: Option<Arc<[String]>>,
 }
@@ -95,7 +95,7 @@ pub fn principal(broker: &Broker, headers: &HeaderMap) -> Result<Principal, Auth
     Ok(Principal {
         tenant: Arc::clone(&key.tenant),
         key: id.clone(),
-        scopes: key.scopes.clone(),
+        scopes: Arc::clone(&key.scopes),
         statements: key.statements.clone(),
     })
 }
@@ -132,7 +132,7 @@ mod tests {
         let any = Principal {
             tenant: Arc::new(tenant),
             key: KeyId::new("k"),
-            scopes: vec![Scope::SqlRead],
+            scopes: [Scope::SqlRead].into(),
             statements: None,
         };
         assert_eq!((any.may_send_sql(), any.may_run("get_user")), (Ok(()), true));

@@ -1,7 +1,10 @@
 //! A request's body, whole: within its limit, before its deadline, and no longer compressed.
 
+use std::pin::pin;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
@@ -25,7 +28,12 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: u64, deadline: Deadlin
             Some(encoding) => encoding::collect(encoding, body, limit, limit.saturating_mul(DRAIN_FACTOR)).await,
         }
     };
-    let read = timeout_at(deadline.at(), read).await;
+    let mut read = pin!(read);
+    // A small body has come with its head, and then needs no timer.
+    if let Some(read) = read.as_mut().now_or_never() {
+        return read;
+    }
+    let read = Box::pin(timeout_at(deadline.at(), read.as_mut())).await;
     read.unwrap_or_else(|_| Err(Error::RequestTimeout { waited: start.elapsed() }))
 }
 

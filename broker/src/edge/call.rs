@@ -1,19 +1,18 @@
 //! One data request from its headers to its answer: who, by when, how long each part took, and what the limits say.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::response::Response;
-use hearth_client::wire::header;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::auth::{self, Principal};
 use super::error::Error;
+use super::header::{self, Text};
 use super::{guarded, routing};
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
@@ -121,12 +120,14 @@ impl Call {
             }
         }
         let headers = response.headers_mut();
-        set(headers, "server-timing", &self.server_timing());
+        headers.insert(&header::SERVER_TIMING, self.server_timing());
         if let Some(policy) = self.tenant.as_ref().and_then(|tenant| tenant.policy_header.as_deref()) {
-            set(headers, "ratelimit-policy", policy);
+            let policy = HeaderValue::from_str(policy).expect("numbers and words of our own are header text");
+            headers.insert(&header::RATE_LIMIT_POLICY, policy);
         }
         if let Some(rate) = self.admission.as_ref().and_then(|admission| admission.rate) {
-            set(headers, "ratelimit", &format!("\"requests\";r={};t={}", rate.remaining, rate.reset_s));
+            let left = Text::new().text("\"requests\";r=").number(rate.remaining.into());
+            headers.insert(&header::RATE_LIMIT, left.text(";t=").number(rate.reset_s).value());
         }
         if let Some((written, by_replica)) = self.went {
             routing::tell(headers, written, by_replica);
@@ -134,14 +135,9 @@ impl Call {
         guarded::until_sent(response, self.admission)
     }
 
-    fn server_timing(&self) -> String {
-        // Whole microseconds, since printing floats showed in the profile.
-        let mut text = String::with_capacity(64);
-        for (part, took) in [("auth;dur=", self.auth), (", queue;dur=", self.queue), (", db;dur=", self.db)] {
-            write!(text, "{part}{}.{:03}", took.as_millis(), took.subsec_micros() % 1000)
-                .expect("writing to a string does not fail");
-        }
-        text
+    fn server_timing(&self) -> HeaderValue {
+        let timing = Text::new().text("auth;dur=").millis(self.auth).text(", queue;dur=").millis(self.queue);
+        timing.text(", db;dur=").millis(self.db).value()
     }
 }
 
@@ -158,13 +154,8 @@ impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
     }
 }
 
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    let value = HeaderValue::from_str(value).expect("numbers and configured names are header text");
-    headers.insert(name, value);
-}
-
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
-    let Some(value) = headers.get(header::TIMEOUT_MS) else { return Ok(None) };
+    let Some(value) = headers.get(&header::TIMEOUT_MS) else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
     let millis = millis.filter(|millis| (1..=MAX_TIMEOUT_MS).contains(millis)).ok_or_else(|| {
         Error::Invalid("Hearth-Timeout-Ms must be a whole number of milliseconds, at least 1".to_owned())

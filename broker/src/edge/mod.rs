@@ -8,6 +8,7 @@ pub mod encoding;
 pub mod error;
 pub mod explain;
 pub mod guarded;
+pub mod header;
 pub mod health;
 pub mod listen;
 pub mod openapi;

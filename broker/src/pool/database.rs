@@ -149,13 +149,22 @@ impl Database {
         self.endpoints.len() > 1
     }
 
-    /// A place on a lane of the primary; `None` where a lease serves better.
-    pub fn lane(self: &Arc<Self>) -> Option<Place> {
+    /// A place on a lane to a server that serves `want`; `None` where a lease serves better.
+    pub fn lane(self: &Arc<Self>, want: Want) -> Option<Place> {
         if *self.paused.borrow() {
             return None;
         }
         self.start();
-        let endpoint = self.primary()?;
+        let replica = match want {
+            Want::Read(at_least) if self.is_replicated() => route::replica(&self.endpoints, &self.rules, at_least, &[]),
+            _ => None,
+        };
+        let endpoint = if let Some(replica) = replica { replica } else { self.primary()? };
+        if let Want::Read(Some(token)) = want
+            && route::is_lost(&endpoint.server.standing(), token)
+        {
+            return None;
+        }
         endpoint.lanes.take(endpoint, endpoint.config.prepared_statements as usize)
     }
 

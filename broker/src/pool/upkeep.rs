@@ -49,6 +49,7 @@ async fn sweep(endpoint: &Arc<Endpoint>) {
     endpoint.look_for_leaks();
     endpoint.plan();
     endpoint.look_ahead().await;
+    endpoint.widen();
     let now = Instant::now();
     let mut doubtful = None;
     let mut kept = Vec::new();

@@ -42,15 +42,15 @@ impl From<Ended> for Trouble {
 pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
     // Types by name take a look-up, and anything around the statement takes a transaction: both take a lease.
     let [statement] = &*run.unit.statements else { return None };
-    if !run.unit.is_plain() || statement.types.is_some() {
+    if !run.lanes || !run.unit.is_bare() || run.unit.expects_anything() || statement.types.is_some() {
         return None;
     }
     let key = statement.key();
     let habit = run.habits.of(&key);
-    if !run.habits.are_good(&habit) || !run.is_harmless() {
+    if !run.habits.are_good(&habit) || !run.is_pure() {
         return None;
     }
-    let place = run.database.lane()?;
+    let place = run.database.lane(run.unit.want(run.at_least))?;
     let started = Instant::now();
     let _active = run.metrics.active();
     // A lane answers or ends within its patience, so that only a closer deadline needs a timer of its own.
@@ -62,30 +62,37 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
         };
         ended
     };
-    match ended {
+    let metrics = run.habits.metrics();
+    metrics.depth(place.ahead);
+    let told = match ended {
         Ok((body, took)) => {
             let db = started.elapsed();
             run.metrics.wait_seconds.observe(0.0);
             run.habits.note_on_lane(&habit, took, body.len());
-            run.habits.metrics().statements.inc();
-            Some(Ok(Answer { results: vec![body], attempts: 1, queue: Duration::ZERO, db, ..Answer::default() }))
+            metrics.statements.inc();
+            let by_replica = place.endpoint().is_replica();
+            Some(Ok(Answer { results: vec![body], attempts: 1, by_replica, db, ..Answer::default() }))
         }
         Err(Trouble::Refused(error)) => Some(Err(error)),
         Err(Trouble::TooLarge(limit)) => {
             run.habits.ban(&habit, OffLane::Large);
             Some(Err(QueryError::TooLarge { limit, outcome: Outcome::NotApplied }))
         }
-        Err(Trouble::Server(error)) => refused(run, &habit, error),
+        Err(Trouble::Server(error)) => refused(run, &habit, &place, error),
         Err(Trouble::SchemaChanged) => {
             run.database.schema_changed();
             None
         }
         Err(Trouble::UnknownTypes | Trouble::Ended) => None,
+    };
+    if told.is_none() {
+        metrics.again.inc();
     }
+    told
 }
 
 /// Out of the lane's budget, or the lane itself is ill: a lease will tell. Everything else it would tell again.
-fn refused(run: &Run<'_>, habit: &Habit, db: Box<ServerError>) -> Option<Result<Answer, QueryError>> {
+fn refused(run: &Run<'_>, habit: &Habit, place: &Place, db: Box<ServerError>) -> Option<Result<Answer, QueryError>> {
     // A statement that writes after all is refused on a lane, and no fault of the caller's.
     let off = if [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(&db.state) {
         Some(OffLane::OverBudget)
@@ -95,6 +102,9 @@ fn refused(run: &Run<'_>, habit: &Habit, db: Box<ServerError>) -> Option<Result<
     let stale = db.is_stale_plan() || db.state == SqlState::INVALID_SQL_STATEMENT_NAME;
     if let Some(reason) = off {
         run.habits.ban(habit, reason);
+        if reason == OffLane::OverBudget {
+            place.over_budget();
+        }
     }
     if stale {
         run.database.schema_changed();

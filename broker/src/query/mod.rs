@@ -9,6 +9,7 @@ pub mod habits;
 pub mod laned;
 pub mod prepare;
 pub mod reading;
+pub mod readings;
 pub mod run;
 pub mod statement;
 pub mod stream;
@@ -19,6 +20,7 @@ pub mod value;
 
 pub use error::{Failure, QueryError};
 pub use habits::Habits;
+pub use readings::Readings;
 pub use run::{Answer, Limits, Run};
 pub use statement::Statement;
 pub use stream::{Piece, Stream, Streaming};

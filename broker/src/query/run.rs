@@ -49,6 +49,8 @@ pub struct Run<'a> {
     pub deadline: Deadline,
     /// How new at least, for what only reads.
     pub at_least: Option<Consistency>,
+    /// Whether it may share a session with others.
+    pub lanes: bool,
     /// How much.
     pub limits: Limits,
     /// Who asks.
@@ -93,6 +95,11 @@ impl Run<'_> {
         if let Some(ended) = laned::run(self).await {
             return ended.map_err(Failure::from);
         }
+        // Boxed, so that a statement on a lane does not carry the room for all this along.
+        Box::pin(self.leased()).await
+    }
+
+    async fn leased(&self) -> Result<Answer, Failure> {
         let (mut attempt, mut conflicts) = (1, 0);
         let mut queue = Duration::ZERO;
         let start = Instant::now();
@@ -210,6 +217,12 @@ impl Run<'_> {
     /// A refusal rolls everything back, but for code that may have committed halfway.
     fn if_refused(&self) -> Outcome {
         if self.unit.may_commit_halfway() { Outcome::Unknown } else { Outcome::NotApplied }
+    }
+
+    /// It can have no effect, nor leave anything in a session, by what its statements say alone.
+    pub(super) fn is_pure(&self) -> bool {
+        let names = self.database.catalog().names();
+        self.unit.statements.iter().all(|statement| statement.is_pure_read(names.as_deref()))
     }
 
     /// Without effect whatever happens to it.

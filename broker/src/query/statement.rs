@@ -1,9 +1,11 @@
 //! A statement and what it is: what it may do to data, and what it may leave behind in a session.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::error::QueryError;
 use super::reading::{Concurrently, CopyDirection, Reading, read};
+use super::readings::Readings;
 use super::value::Value;
 use crate::encode::columns::Format;
 use crate::pool::postgres::Cleanup;
@@ -21,7 +23,7 @@ pub struct Statement<'a> {
     pub format: Format,
     /// The request's own `search_path`, which decides what the names in the text mean.
     pub search_path: Option<&'a str>,
-    reading: Reading,
+    reading: Arc<Reading>,
 }
 
 /// Parameters of one statement: a 16-bit count in the protocol.
@@ -110,6 +112,7 @@ impl<'a> Statement<'a> {
         params: Vec<Value<'a>>,
         types: Option<&'a [Option<String>]>,
         format: Format,
+        readings: &Readings,
     ) -> Result<Self, QueryError> {
         if sql.contains('\0') || types.into_iter().flatten().flatten().any(|name| name.contains('\0')) {
             return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
@@ -119,7 +122,7 @@ impl<'a> Statement<'a> {
                 "there are more than {MAX_PARAMS} parameters, the protocol's limit"
             )));
         }
-        let reading = read(sql);
+        let reading = readings.of(sql);
         if let Some(refusal) = refusal(&reading) {
             return Err(QueryError::Refused(refusal));
         }
@@ -131,7 +134,7 @@ impl<'a> Statement<'a> {
         if sql.contains('\0') {
             return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
         }
-        let reading = read(sql);
+        let reading = Arc::new(read(sql));
         if reading.first != "copy" || reading.copies.map(|copies| copies.direction) != Some(direction) {
             let wanted = match direction {
                 CopyDirection::In => "COPY … FROM STDIN",

@@ -169,6 +169,15 @@ impl<'a> Unit<'a> {
         self.begin.is_none()
     }
 
+    /// True for one statement with nothing around it but READ ONLY, which a lane is anyway.
+    pub fn is_bare(&self) -> bool {
+        let read_only_alone = Transaction { read_only: true, ..Transaction::default() };
+        !self.is_batch
+            && !self.dry_run
+            && self.settings.is_empty()
+            && self.begin.is_none_or(|begin| begin == read_only_alone)
+    }
+
     /// True where a serialization failure or a deadlock may be tried again.
     pub fn may_run_again(&self) -> bool {
         self.is_batch

@@ -28,6 +28,8 @@ pub struct Tenant {
     pub(super) rate: Option<Rate>,
     pub(super) in_flight: InFlight,
     pub(super) listeners: InFlight,
+    /// Whether its short reads may share sessions with others.
+    pub lanes: bool,
 }
 
 impl Tenant {
@@ -50,6 +52,7 @@ impl Tenant {
             rate: rate(&limits),
             in_flight: InFlight::new(limits.in_flight),
             listeners: InFlight::new(Some(limits.listeners)),
+            lanes: config.lanes,
             limits,
         }
     }

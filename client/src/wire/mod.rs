@@ -29,6 +29,8 @@ pub mod header {
     pub const SHARD_KEY: &str = "hearth-shard-key";
     /// Who served a request to a database with replicas: `primary` or `replica`.
     pub const SERVED_BY: &str = "hearth-served-by";
+    /// `off`: the request shares its session with no other.
+    pub const LANES: &str = "hearth-lanes";
     /// Taken from the caller or made by the broker; echoed, logged and put into every problem.
     pub const REQUEST_ID: &str = "x-request-id";
 }

@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::edge::call::{BackendPath, Call};
 use crate::edge::{Error, body, problem};
 use crate::encode::columns::Format;
-use crate::query::{Answer, Expect, Failure, QueryError, Statement, Unit, Value};
+use crate::query::{Answer, Expect, Failure, QueryError, Readings, Statement, Unit, Value};
 
 /// Runs several statements in one transaction, all or nothing, in one round trip to the database.
 ///
@@ -70,7 +70,7 @@ async fn answer(
     let format = Format { rows: request.rows, values: request.values, int8: request.int8 };
     let mut statements = Vec::with_capacity(request.statements.len());
     for (index, statement) in request.statements.iter().enumerate() {
-        statements.push(read(statement, format).map_err(|error| numbered(error, index))?);
+        statements.push(read(statement, format, &broker.readings).map_err(|error| numbered(error, index))?);
     }
     let read_only = !asked.may_write();
     match request.transaction {
@@ -87,11 +87,15 @@ async fn answer(
     }
 }
 
-fn read<'a>(statement: &'a BatchStatement<'a>, format: Format) -> Result<(Statement<'a>, Expect), QueryError> {
+fn read<'a>(
+    statement: &'a BatchStatement<'a>,
+    format: Format,
+    readings: &Readings,
+) -> Result<(Statement<'a>, Expect), QueryError> {
     let params: Result<Vec<_>, _> = statement.params.iter().map(|raw| Value::of_batch(raw)).collect();
     let params = params.map_err(QueryError::Refused)?;
     let expect = Expect { rows: statement.expect_rows, max_affected: statement.max_affected };
-    Ok((Statement::new(&statement.sql, params, statement.types.as_deref(), format)?, expect))
+    Ok((Statement::new(&statement.sql, params, statement.types.as_deref(), format, readings)?, expect))
 }
 
 /// Each statement commits by itself; those before one that fails stay applied.

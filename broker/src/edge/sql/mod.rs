@@ -16,7 +16,8 @@ use http::header::ACCEPT;
 use super::auth::Principal;
 use super::call::Call;
 use super::error::Error;
-use super::routing::{consistency, shard};
+use super::header;
+use super::routing::{consistency, lanes, shard};
 use crate::base::Deadline;
 use crate::broker::Broker;
 use crate::config::Scope;
@@ -34,6 +35,7 @@ pub struct Asked<'b> {
     database: Arc<Database>,
     metrics: RouteMetrics,
     at_least: Option<Consistency>,
+    lanes: bool,
     deadline: Deadline,
 }
 
@@ -52,13 +54,14 @@ impl<'b> Asked<'b> {
         let metrics = metrics.clone();
         let database = shard(broker, database, headers)?;
         let at_least = consistency(headers)?;
+        let lanes = lanes(headers)? && principal.tenant.lanes;
         call.admit(&principal.tenant, &metrics)?;
-        if headers.contains_key("idempotency-key") {
+        if headers.contains_key(&header::IDEMPOTENCY_KEY) {
             // To take the header and not keep its promise would be worse than to refuse.
             return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
         }
         let caller = Caller { request: call.request_id.clone(), tenant: principal.tenant.id.clone() };
-        Ok(Self { broker, principal, caller, database, metrics, at_least, deadline })
+        Ok(Self { broker, principal, caller, database, metrics, at_least, lanes, deadline })
     }
 
     fn tenant(&self) -> &Tenant {
@@ -98,6 +101,7 @@ impl<'b> Asked<'b> {
             earlier,
             deadline: self.deadline,
             at_least: self.at_least,
+            lanes: self.lanes,
             limits: Limits { max_bytes, max_rows },
             caller: &self.caller,
             metrics: &self.metrics,

@@ -69,7 +69,7 @@ async fn answer(
     let read_only = request.read_only || !asked.may_write();
     let params = request.params.iter().map(|raw| Value::Json(raw)).collect();
     let shape = Format { rows: request.rows, values: request.values, int8: request.int8 };
-    let statement = Statement::new(&request.sql, params, request.types.as_deref(), shape)?;
+    let statement = Statement::new(&request.sql, params, request.types.as_deref(), shape, &broker.readings)?;
     let expect = Expect { rows: None, max_affected: request.max_affected };
     let unit = Unit::one(statement, expect, read_only, &request.settings, request.dry_run)?;
     one(&asked, call, unit, format, request.max_rows).await
@@ -93,7 +93,7 @@ pub async fn one<'a>(
     let timeout_ms = asked.stream_timeout_ms();
     let stream = {
         let unit = unit.lasting(&timeout_ms);
-        asked.streaming(&unit, Some(format), max_rows).open().await.map_err(unnumbered)?
+        Box::pin(asked.streaming(&unit, Some(format), max_rows).open()).await.map_err(unnumbered)?
     };
     call.spent(stream.queue, stream.db);
     let content_type = match format {

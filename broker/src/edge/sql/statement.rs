@@ -73,7 +73,7 @@ async fn answer(
     let read_only = named.read_only || !asked.may_write();
     let params = params(named, request.params)?;
     let shape = Format { rows: request.rows, values: request.values, int8: request.int8 };
-    let statement = Statement::new(&named.sql, params, None, shape)?;
+    let statement = Statement::new(&named.sql, params, None, shape, &broker.readings)?;
     let expect = Expect { rows: None, max_affected: request.max_affected };
     let unit = Unit::one(statement, expect, read_only, &request.settings, request.dry_run)?;
     query::one(&asked, call, unit, format, request.max_rows).await
@@ -123,7 +123,8 @@ async fn get_answer(
         return Err(Error::Invalid("the statement is not declared `read_only`: POST it".to_owned()));
     }
     let shape = Format { rows: RowShape::Object, values: ValueFormat::Json, int8: Int8Format::String };
-    let statement = Statement::new(&named.sql, address_params(named, values.unwrap_or_default())?, None, shape)?;
+    let statement =
+        Statement::new(&named.sql, address_params(named, values.unwrap_or_default())?, None, shape, &broker.readings)?;
     let settings = BTreeMap::new();
     let unit = Unit::one(statement, Expect::default(), true, &settings, false)?;
     let answer = asked.run(&unit, &[], None).go().await.map_err(unnumbered)?;

@@ -48,7 +48,6 @@ pub(super) struct Lanes {
     demotions: Counters<Labels>,
     depth: Histograms<Labels>,
     again: Counters<Labels>,
-    closed: Counters<Labels>,
 }
 
 impl Lanes {
@@ -59,11 +58,6 @@ impl Lanes {
             demotions: family(r, "lane_demotions", "Statements that were taken off the lanes, by reason"),
             depth: histograms(r, "pipeline_depth", "Statements ahead on the lane", || Histogram::new(DEPTHS)),
             again: family(r, "lane_reruns", "Statements that ran again on a lease"),
-            closed: family(
-                r,
-                "lane_pauses",
-                "Times all lanes were left alone, since too many statements were over budget",
-            ),
         }
     }
 }
@@ -73,12 +67,9 @@ impl Lanes {
 pub struct LaneMetrics {
     /// Statements answered over a lane.
     pub statements: Counter<u64, AtomicU64>,
-    /// Statements ahead on the lane.
-    pub depth: Histogram,
+    depth: Histogram,
     /// Statements that ran again on a lease.
     pub again: Counter<u64, AtomicU64>,
-    /// Times all lanes were left alone.
-    pub pauses: Counter<u64, AtomicU64>,
     promotions: Counter<u64, AtomicU64>,
     demotions: [Counter<u64, AtomicU64>; 4],
 }
@@ -94,10 +85,15 @@ impl LaneMetrics {
             statements: lanes.statements.get_or_create_owned(&base),
             depth: lanes.depth.get_or_create_owned(&base),
             again: lanes.again.get_or_create_owned(&base),
-            pauses: lanes.closed.get_or_create_owned(&base),
             promotions: lanes.promotions.get_or_create_owned(&base),
             demotions: OffLane::ALL.map(demoted),
         }
+    }
+
+    /// A statement found so many ahead on its lane.
+    pub fn depth(&self, ahead: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
+        self.depth.observe(ahead as f64);
     }
 
     /// A statement was let on.

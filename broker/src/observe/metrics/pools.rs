@@ -38,6 +38,7 @@ pub(super) struct Pools {
     leaks: Counters<Labels>,
     resets: Counters<Labels>,
     conservation_failures: Counters<Labels>,
+    lane_pauses: Counters<Labels>,
     connections: Gauges<Labels>,
     sizes: [(&'static str, Gauges<Labels>); 9],
     oldest_checkout: prometheus_client::metrics::family::Family<Labels, Gauge<f64, AtomicU64>>,
@@ -88,6 +89,11 @@ impl Pools {
                 r,
                 "conservation_failures",
                 "Sweeps after which a pool's sessions did not add up",
+            ),
+            lane_pauses: family(
+                r,
+                "lane_pauses",
+                "Times all lanes were left alone: too many statements were over budget",
             ),
             connections: family(r, "connections", "Sessions by state"),
             sizes: [
@@ -150,6 +156,7 @@ impl PoolMetrics {
             uses: pools.uses.get_or_create_owned(&base),
             ejections: pools.ejections.get_or_create_owned(&base),
             conservation_failures: pools.conservation_failures.get_or_create_owned(&base),
+            lane_pauses: pools.lane_pauses.get_or_create_owned(&base),
             opened: pools.opened.get_or_create_owned(&with("result", "ok")),
             pools: Arc::clone(pools),
             base,
@@ -170,6 +177,8 @@ pub struct EndpointMetrics {
     pub ejections: Counter<u64, AtomicU64>,
     /// Sweeps after which sessions did not add up.
     pub conservation_failures: Counter<u64, AtomicU64>,
+    /// Times all lanes were left alone, since too many statements were over budget.
+    pub lane_pauses: Counter<u64, AtomicU64>,
     age: Histogram,
     uses: Histogram,
     opened: Counter<u64, AtomicU64>,

@@ -1,5 +1,6 @@
 //! Requests by backend and tenant: the four indicators.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -47,20 +48,23 @@ impl Requests {
     pub(super) fn route(&self, tenant: &str, backend: &str) -> RouteMetrics {
         let labels = RouteLabels { backend: backend.to_owned(), tenant: tenant.to_owned() };
         let ok = CodeLabels { backend: backend.to_owned(), tenant: tenant.to_owned(), code: "ok" };
-        RouteMetrics {
+        RouteMetrics(Arc::new(Route {
             ok: self.by_code.get_or_create_owned(&ok),
             by_code: self.by_code.clone(),
             seconds: self.seconds.get_or_create_owned(&labels),
             wait_seconds: self.wait_seconds.get_or_create_owned(&labels),
             active: self.active.get_or_create_owned(&labels),
             labels,
-        }
+        }))
     }
 }
 
-/// One tenant's requests to one backend.
+/// One tenant's requests to one backend. Cheap to clone.
 #[derive(Clone)]
-pub struct RouteMetrics {
+pub struct RouteMetrics(Arc<Route>);
+
+/// The handles of one route.
+pub struct Route {
     ok: Counter<u64, AtomicU64>,
     by_code: Counters<CodeLabels>,
     /// Whole time of a request. Unit: seconds.
@@ -71,7 +75,15 @@ pub struct RouteMetrics {
     labels: RouteLabels,
 }
 
-impl RouteMetrics {
+impl std::ops::Deref for RouteMetrics {
+    type Target = Route;
+
+    fn deref(&self) -> &Route {
+        &self.0
+    }
+}
+
+impl Route {
     /// Counts a request that went well.
     pub fn ok(&self) {
         self.ok.inc();

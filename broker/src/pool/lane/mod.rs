@@ -5,8 +5,10 @@
 //! cancelled through a lane, since that would hit a neighbour; a caller that leaves has its rows thrown away.
 
 mod answer;
+mod tally;
+mod width;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,13 +27,16 @@ use crate::base::Deadline;
 use crate::encode::{RowWriter, TextParam};
 
 use answer::{Answers, Wanted};
+use tally::Tally;
+use width::{PAUSE, Width};
 
 pub use answer::Answer;
+pub use width::Change;
 
 /// How long one statement may hold up the others behind it. Unit: milliseconds.
 const BUDGET_MS: u32 = 50;
 /// Callers on one lane at once; one more takes a lease. Past this the wait on the lane is longer than one for a lease.
-const DEPTH: usize = 32;
+const DEPTH: usize = 64;
 /// The longest wait on a lane. Past it the lane is ill, and is closed: leases serve better.
 pub const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a lane may wait for a free connection before callers go on without it.
@@ -39,7 +44,12 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The lanes of one endpoint.
 pub struct Lanes {
-    lanes: Vec<Lane>,
+    all: Vec<Lane>,
+    /// So many of them are used now.
+    used: AtomicUsize,
+    tally: Tally,
+    /// Locked once a second.
+    width: Mutex<Width>,
 }
 
 #[derive(Default)]
@@ -49,7 +59,7 @@ struct Lane {
     opening: AtomicBool,
 }
 
-/// A session on a lane. Closed with its last caller once it is retired: its settings are not a pool's.
+/// A session on a lane. Closed with its last caller once no more get on: its settings are not a pool's.
 pub struct Shared {
     pipeline: Pipeline<Answer>,
     /// `Some` until drop.
@@ -58,7 +68,6 @@ pub struct Shared {
     /// Names of statements that nobody uses any more: closed along with the next request.
     unused: Arc<Mutex<Vec<String>>>,
     named: AtomicU64,
-    retired: AtomicBool,
 }
 
 /// A statement prepared on a lane. Dropped by its last user, it is closed on the server.
@@ -72,20 +81,50 @@ pub struct OnLane {
 /// A place on a lane.
 pub struct Place {
     shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
     /// Statements ahead of this caller's when it came.
     pub ahead: usize,
 }
 
 impl Lanes {
-    /// `count` lanes, not opened yet.
-    pub fn new(count: usize) -> Self {
-        Self { lanes: (0..count).map(|_| Lane::default()).collect() }
+    /// At most `most` lanes, not opened yet.
+    pub fn new(most: usize) -> Self {
+        let width = Width::new(most);
+        Self {
+            all: (0..most).map(|_| Lane::default()).collect(),
+            used: AtomicUsize::new(width.lanes()),
+            tally: Tally::default(),
+            width: Mutex::new(width),
+        }
+    }
+
+    /// One second is over: there may be more lanes from now on, or fewer.
+    pub fn sweep(&self) -> Change {
+        let mut width = self.width.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = width.step(self.tally.take(), Instant::now());
+        let used = width.lanes();
+        self.used.store(used, Ordering::Release);
+        // Closed with their last callers.
+        for lane in &self.all[used..] {
+            lane.swap(None);
+        }
+        change
+    }
+
+    /// The server stopped a statement at the lane's budget.
+    pub fn over_budget(&self) {
+        self.tally.over_budget();
+    }
+
+    /// Lanes that are used now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
     }
 
     /// A place on the emptiest lane; `None` where a lease serves better: no lane is open yet, or all are full.
     pub fn take(&self, endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Place> {
         let mut best: Option<Arc<Shared>> = None;
-        for (index, lane) in self.lanes.iter().enumerate() {
+        for (index, lane) in self.all[..self.used()].iter().enumerate() {
             match lane.session(endpoint) {
                 Some(shared) => {
                     let fewer = best.as_ref().is_none_or(|b| shared.pipeline.depth() < b.pipeline.depth());
@@ -98,18 +137,34 @@ impl Lanes {
         }
         let shared = best?;
         let ahead = shared.pipeline.depth();
-        (ahead < DEPTH).then_some(Place { shared, ahead })
-    }
-
-    /// Lanes that are open.
-    pub fn open(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.session.lock().unwrap_or_else(PoisonError::into_inner).is_some()).count()
+        self.tally.asked(ahead);
+        (ahead < DEPTH).then(|| Place { shared, ahead, endpoint: Arc::clone(endpoint) })
     }
 
     /// Closes every lane once its callers are done.
     pub fn close(&self) {
-        for lane in &self.lanes {
+        for lane in &self.all {
             lane.swap(None);
+        }
+    }
+}
+
+impl Endpoint {
+    /// One step of the sweep: as many lanes as carry most.
+    pub(super) fn widen(&self) {
+        let (change, lanes) = (self.lanes.sweep(), self.lanes.used());
+        match change {
+            Change::None => {}
+            Change::Tried | Change::Narrowed => {
+                tracing::debug!(backend.name = %self.backend, server.address = %self.address, lanes, "{lanes} lanes to `{}`", self.address);
+            }
+            Change::Paused => {
+                self.metrics.lane_pauses.inc();
+                tracing::warn!(
+                    backend.name = %self.backend, server.address = %self.address,
+                    "lanes to `{}` are left alone for {} s: more than 1 % of their statements took too long", self.address, PAUSE.as_secs()
+                );
+            }
         }
     }
 }
@@ -131,13 +186,13 @@ impl Lane {
 
 /// Opens a lane beside the callers, who go on with leases meanwhile.
 fn open(endpoint: &Arc<Endpoint>, index: usize, prepared_statements: usize) {
-    let lane = &endpoint.lanes.lanes[index];
+    let lane = &endpoint.lanes.all[index];
     if lane.opening.swap(true, Ordering::AcqRel) {
         return;
     }
     let task = Arc::clone(endpoint);
     endpoint.cleaning.spawn(async move {
-        let lane = &task.lanes.lanes[index];
+        let lane = &task.lanes.all[index];
         if let Some(shared) = dial(&task, prepared_statements).await {
             lane.swap(Some(Arc::new(shared)));
         } else {
@@ -163,7 +218,6 @@ async fn dial(endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Sh
         prepared: Mutex::new(PreparedCache::new(prepared_statements)),
         unused: Arc::default(),
         named: AtomicU64::new(0),
-        retired: AtomicBool::new(false),
     })
 }
 
@@ -176,7 +230,6 @@ impl Shared {
     fn is_fit(&self, endpoint: &Endpoint) -> bool {
         let session = self.session();
         !self.pipeline.has_ended()
-            && !self.retired.load(Ordering::Acquire)
             && session.schema_epoch == endpoint.schema_epoch()
             && session.epoch == endpoint.epoch()
             && session.opened.elapsed() < endpoint.max_lifetime()
@@ -195,9 +248,14 @@ impl Shared {
 }
 
 impl Place {
-    /// Nobody else takes this lane from now on; it is closed with its last caller.
-    pub fn retire(&self) {
-        self.shared.retired.store(true, Ordering::Release);
+    /// The server it leads to.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The server stopped the statement at the lane's budget.
+    pub fn over_budget(&self) {
+        self.endpoint.lanes.over_budget();
     }
 
     /// The statement as it is prepared on this lane.

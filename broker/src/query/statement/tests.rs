@@ -7,7 +7,7 @@ const FORMAT: Format = Format {
 };
 
 fn read_one(sql: &str) -> Result<Statement<'_>, QueryError> {
-    Statement::new(sql, Vec::new(), None, FORMAT)
+    Statement::new(sql, Vec::new(), None, FORMAT, &Readings::default())
 }
 
 fn names() -> Names {
