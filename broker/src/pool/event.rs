@@ -53,6 +53,8 @@ pub enum CloseReason {
     Lifetime,
     /// The server has begun another life, or an operator wanted new connections.
     FailoverEpoch,
+    /// It was a lane that is not wanted any more, or whose schema or settings have changed.
+    LaneEnded,
     /// Whoever held it did not give it back.
     LeakForced,
 }
@@ -155,6 +157,7 @@ impl CloseReason {
             Self::Idle => "idle",
             Self::Lifetime => "lifetime",
             Self::FailoverEpoch => "failover_epoch",
+            Self::LaneEnded => "lane_ended",
             Self::LeakForced => "leak_forced",
         }
     }

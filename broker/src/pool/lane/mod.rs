@@ -9,7 +9,7 @@ mod tally;
 mod width;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,6 +18,7 @@ use postgres_protocol::message::frontend;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
+use super::event::CloseReason;
 use super::ledger::State;
 use super::pipeline::{Answered, Ended, Pipeline};
 use super::postgres::ask::{self, Description};
@@ -62,6 +63,7 @@ struct Lane {
 /// A session on a lane. Closed with its last caller once no more get on: its settings are not a pool's.
 pub struct Shared {
     pipeline: Pipeline<Answer>,
+    endpoint: Weak<Endpoint>,
     /// `Some` until drop.
     object: Option<Object<Session>>,
     prepared: Mutex<PreparedCache<OnLane>>,
@@ -213,6 +215,7 @@ async fn dial(endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Sh
     object.observed.take_setting_changed();
     let answers = Answers::new(Arc::clone(&object.observed));
     Some(Shared {
+        endpoint: Arc::downgrade(endpoint),
         pipeline: Pipeline::new(DirectStream::new(object.channel.wire()), answers, PATIENCE),
         object: Some(object),
         prepared: Mutex::new(PreparedCache::new(prepared_statements)),
@@ -338,8 +341,11 @@ impl Drop for OnLane {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
-            drop(Object::take(object));
+        let Some(object) = self.object.take() else { return };
+        let reason = if self.pipeline.has_ended() { CloseReason::BackendClosed } else { CloseReason::LaneEnded };
+        match self.endpoint.upgrade() {
+            Some(endpoint) => endpoint.close(object, reason),
+            None => drop(Object::take(object)),
         }
     }
 }

@@ -190,7 +190,7 @@ mod tests {
         let changes = world.pressed(30, carried);
         assert_eq!(changes, [Change::Tried, Change::Tried, Change::Narrowed]);
         assert_eq!(world.width.lanes(), 2, "two carry most");
-        assert_eq!(world.pressed(50, carried), [], "and it is left at that");
+        assert_eq!(world.pressed(40, carried), [], "and it is left at that for a while");
         let later = world.pressed(30 * 60, carried);
         let trials = later.iter().filter(|change| **change == Change::Tried).count();
         assert!((2..=6).contains(&trials), "tried again, ever more rarely: {trials}");
