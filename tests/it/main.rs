@@ -17,6 +17,7 @@ mod load;
 mod openapi;
 mod pools;
 mod redis;
+mod reload;
 mod seeing;
 mod statements;
 mod stream;

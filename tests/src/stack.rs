@@ -1,13 +1,14 @@
 //! One test's world: `Stack::start().await`, and everything is there.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use hearth_broker::broker::Broker;
+use hearth_broker::broker::{Broker, Live};
 use hearth_broker::cli::dev::postgres::PrivatePostgres;
 use hearth_broker::cli::dev::redis::PrivateRedis;
 use hearth_broker::cli::dev::scratch::Scratch;
 use hearth_broker::cli::key::NewKey;
-use hearth_broker::config::load_text;
+use hearth_broker::config::load_file;
 use hearth_broker::server::{Listeners, serve};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -70,8 +71,12 @@ pub struct Stack {
     pub redis: PrivateRedis,
     /// Where they live.
     pub scratch: Scratch,
-    /// The broker, to look inside.
+    /// The broker as it was started, to look inside. After a reload it is the one that was replaced.
     pub broker: Arc<Broker>,
+    /// The broker as it is now.
+    pub live: Live,
+    /// Its configuration file.
+    pub config: PathBuf,
     /// Its address.
     pub url: String,
     /// Its admin address.
@@ -147,13 +152,17 @@ impl Stack {
             key(&other, "[\"sql:read\", \"sql:write\", \"redis\"]", ""),
             options.more,
         );
-        let config = load_text(&text, std::iter::empty()).expect("the configuration is good");
-        let broker = Broker::new(&config).expect("the broker is built");
+        let file = scratch.path().join("hearth.toml");
+        std::fs::write(&file, text).expect("writes");
+        let config = load_file(&file).expect("the configuration is good");
+        let source = file.clone();
+        let live = Live::new(&config, move || load_file(&source)).expect("the broker is built");
+        let broker = live.now();
         let listeners = Listeners::bind(config.server.listen, config.server.admin_listen).await.expect("binds");
         let (data, admin) = listeners.addresses().expect("is bound");
         broker.warm().await;
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(Arc::clone(&broker), listeners, async {
+        let served = tokio::spawn(serve(live.clone(), listeners, async {
             // A dropped sender stops the broker too.
             let _ = stopped.await;
         }));
@@ -164,6 +173,8 @@ impl Stack {
             redis,
             scratch,
             broker,
+            live,
+            config: file,
             url: format!("http://{data}"),
             admin_url: format!("http://{admin}"),
             key: all.token(),
@@ -176,6 +187,19 @@ impl Stack {
             stop: Some(stop),
             served,
         }
+    }
+
+    /// Changes a part of the configuration file, which must be in it.
+    #[track_caller]
+    pub fn edit(&self, old: &str, new: &str) {
+        let text = std::fs::read_to_string(&self.config).expect("is there");
+        assert!(text.contains(old), "`{old}` is not in {text}");
+        std::fs::write(&self.config, text.replacen(old, new, 1)).expect("writes");
+    }
+
+    /// Asks the broker to reload its configuration.
+    pub async fn reload(&self) -> Answer {
+        self.send(self.http.post(format!("{}/admin/v1/reload", self.admin_url))).await
     }
 
     /// Runs one statement and reads the answer.

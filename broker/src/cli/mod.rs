@@ -40,7 +40,7 @@ enum Command {
 }
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
     /// The configuration file.
     #[arg(long, short, env = "HEARTH_CONFIG", default_value = "hearth.toml", value_name = "FILE")]

@@ -1,29 +1,32 @@
 //! `hearth serve`: the broker, until it is told to stop.
 
 use std::error::Error;
-use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ConfigArgs;
-use crate::broker::Broker;
+use crate::broker::Live;
 use crate::config::{Config, ConfigError, load_env_text, load_file};
 use crate::observe::telemetry;
 use crate::server::{Listeners, serve};
 
-/// Runs the broker until SIGTERM or Ctrl-C.
+/// Runs the broker until SIGTERM or Ctrl-C. SIGHUP reloads its configuration.
 pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
     let config = load(args)?;
     telemetry::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stop = stop_signal()?;
-        let broker = Broker::new(&config)?;
+        let (stop, hangups) = (stop_signal()?, signal(SignalKind::hangup())?);
+        let source = args.clone();
+        let live = Live::new(&config, move || load(&source))?;
+        tokio::spawn(reload_on(hangups, live.clone()));
         let listeners = Listeners::bind(config.server.listen, config.server.admin_listen).await?;
         let (data, admin) = listeners.addresses()?;
         // Beside serving: a backend that is slow to answer must not keep callers of the others waiting.
-        let warming = Arc::clone(&broker);
+        let warming = live.clone();
         tokio::spawn(async move { warming.warm().await });
         tracing::info!(server.address = %data, admin.address = %admin, "listening on {data}, admin on {admin}");
-        serve(broker, listeners, stop).await;
+        serve(live, listeners, stop).await;
         Ok(())
     })
 }
@@ -38,9 +41,16 @@ pub fn load(args: &ConfigArgs) -> Result<Config, ConfigError> {
     }
 }
 
+/// Reloads at each signal. What comes of it stands in the log.
+async fn reload_on(mut signals: Signal, live: Live) {
+    while signals.recv().await.is_some() {
+        // Told where it is known.
+        let _ = live.reload().await;
+    }
+}
+
 /// Resolves at SIGTERM or Ctrl-C. The handlers are in place when this returns.
 pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {

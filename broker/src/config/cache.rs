@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Secret, units};
 
 /// One Redis server.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct CacheConfig {
     /// `redis://host:port/db`, `rediss://…` for TLS, `redis+unix:///path`. A password belongs into `password`.
     pub url: String,

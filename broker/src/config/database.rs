@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{NamedStatement, Secret, units};
 
 /// One PostgreSQL database.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct DatabaseConfig {
     /// `postgres://user@host:port/database`. Parameters: `sslmode` (`disable`, `prefer`, `require`, `verify-full`; both last
     /// verify certificate and host name), `sslrootcert` (a PEM file; default: the system's roots), `application_name`,
@@ -51,7 +51,7 @@ fn default_max_lag() -> Duration {
 }
 
 /// A replica: its URL, or its URL and its zone.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ReplicaConfig {
     /// Its URL.
@@ -61,7 +61,7 @@ pub enum ReplicaConfig {
 }
 
 /// A replica, and where it is.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlacedReplica {
     /// As the database's `url`.
@@ -89,7 +89,7 @@ impl ReplicaConfig {
 }
 
 /// One more database that requests are spread over.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct ShardConfig {
     /// As the database's `url`.
     pub url: String,
@@ -118,7 +118,7 @@ impl DatabaseConfig {
 }
 
 /// How many connections, and how long they live.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PoolConfig {
     /// Connections opened at start and kept. Default: 1. Range: 0 to `max`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Fault, NamedStatement, folder, validate::validate};
+use super::{Config, ConfigError, Fault, NamedStatement, Outline, folder, validate::validate};
 
 /// Environment variables that override the file start so: `HEARTH__SERVER__LISTEN=0.0.0.0:8432`.
 const ENV_PREFIX: &str = "HEARTH__";
@@ -93,8 +93,11 @@ fn set(table: &mut Table, path: &[String], value: Value) {
 
 /// Reads each section by itself, so that a fault in one hides none in another.
 fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
-    let mut statements = statements(&mut table, base, faults);
+    gather(&mut table, base, faults);
+    let outline = Outline::of(&table);
+    let mut statements = statements(&mut table, faults);
     let mut config = Config {
+        outline,
         server: table
             .remove("server")
             .map_or_else(Default::default, |v| section("server", v, faults).unwrap_or_default()),
@@ -112,19 +115,24 @@ fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
     config
 }
 
-/// Each database's statements, from its table and its folder. Each statement is read by itself, as a section is.
-fn statements(
-    table: &mut Table,
-    base: &Path,
-    faults: &mut Vec<Fault>,
-) -> BTreeMap<String, BTreeMap<String, NamedStatement>> {
+/// Adds what stands in folders to the databases' tables.
+fn gather(table: &mut Table, base: &Path, faults: &mut Vec<Fault>) {
+    let Some(Value::Table(databases)) = table.get_mut("databases") else { return };
+    for (name, database) in databases {
+        if let Value::Table(database) = database {
+            folder::gather(database, base, &format!("databases.{name}"), faults);
+        }
+    }
+}
+
+/// Each database's statements. Each statement is read by itself, as a section is.
+fn statements(table: &mut Table, faults: &mut Vec<Fault>) -> BTreeMap<String, BTreeMap<String, NamedStatement>> {
     let Some(Value::Table(databases)) = table.get_mut("databases") else { return BTreeMap::new() };
     let mut found = BTreeMap::new();
     for (name, database) in databases {
         let Value::Table(database) = database else { continue };
-        let path = format!("databases.{name}");
-        folder::gather(database, base, &path, faults);
-        found.insert(name.clone(), named(&format!("{path}.statements"), database.remove("statements"), faults));
+        let path = format!("databases.{name}.statements");
+        found.insert(name.clone(), named(&path, database.remove("statements"), faults));
     }
     found
 }

@@ -6,6 +6,7 @@ pub mod document;
 mod folder;
 pub mod load;
 pub mod log;
+pub mod outline;
 mod placeholders;
 pub mod secret;
 pub mod server;
@@ -26,6 +27,7 @@ pub use cache::CacheConfig;
 pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
 pub use load::{load_env_text, load_file, load_text};
 pub use log::LogConfig;
+pub use outline::{Changes, Outline};
 pub use secret::Secret;
 pub use server::ServerConfig;
 pub use statement::NamedStatement;
@@ -46,6 +48,9 @@ pub struct Config {
     pub caches: BTreeMap<String, CacheConfig>,
     /// Who may use what, and how much.
     pub tenants: BTreeMap<String, TenantConfig>,
+    /// What was written where, to tell this configuration from another one.
+    #[serde(skip)]
+    pub outline: Outline,
 }
 
 /// One thing wrong with a configuration, and where.

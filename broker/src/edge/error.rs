@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::broker::ReloadError;
 use crate::pool::ListenError;
 use crate::pool::redis::CacheError;
 use crate::query::command::CommandError;
@@ -73,6 +74,12 @@ pub enum Error {
     /// The broker is shutting down.
     #[error("the broker is shutting down")]
     Draining,
+    /// A reload has replaced the database, or taken it away, while a stream heard it.
+    #[error("the configuration of `{0}` has changed; listen again")]
+    Replaced(String),
+    /// The configuration was not reloaded.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
     /// No such path.
     #[error("there is nothing at `{0}`")]
     NotFound(String),

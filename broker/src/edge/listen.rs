@@ -21,7 +21,7 @@ use super::call::Call;
 use super::error::Error;
 use super::routing::shard;
 use super::{guarded, problem};
-use crate::base::RequestId;
+use crate::base::{BackendName, RequestId};
 use crate::broker::Broker;
 use crate::config::Scope;
 use crate::pool::listen::queue::CAPACITY;
@@ -108,6 +108,7 @@ async fn subscribe(
     let first = Some(event("listening", &Listening { channel: &channel }));
     Ok(Feed {
         source: subscription,
+        database: database.name().clone(),
         first,
         draining: broker.draining.clone(),
         request_id: call.request_id.clone(),
@@ -137,6 +138,7 @@ struct Listening<'a> {
 /// What one reader is told, and what it holds while it reads.
 struct Feed<S> {
     source: S,
+    database: BackendName,
     first: Option<Bytes>,
     draining: CancellationToken,
     request_id: RequestId,
@@ -162,19 +164,16 @@ impl<S: Source> Feed<S> {
         if let Some(first) = self.first.take() {
             return (first, Some(self));
         }
-        let end = tokio::select! {
+        let error = tokio::select! {
             biased;
-            () = self.draining.cancelled() => End::Closed,
+            () = self.draining.cancelled() => Error::Draining,
             event = self.source.next() => match event {
                 Ok(Event::Heard(heard)) => return (heard.written(data), Some(self)),
                 Ok(Event::Reconnected) => return (Bytes::from_static(b"event: reconnected\ndata: {}\n\n"), Some(self)),
-                Err(end) => end,
+                Err(End::TooSlow) => Error::ReaderTooSlow { unread: CAPACITY },
+                Err(End::Closed) => Error::Replaced(self.database.to_string()),
             },
             () = tokio::time::sleep(KEEP_ALIVE) => return (Bytes::from_static(b": keep-alive\n\n"), Some(self)),
-        };
-        let error = match end {
-            End::TooSlow => Error::ReaderTooSlow { unread: CAPACITY },
-            End::Closed => Error::Draining,
         };
         (event("error", &problem::in_stream(&self.request_id, &error)), None)
     }
@@ -239,6 +238,7 @@ mod tests {
         let (queue, draining, limit) = (Arc::<Queue>::default(), CancellationToken::new(), InFlight::new(Some(1)));
         let feed = Feed {
             source: Arc::clone(&queue),
+            database: BackendName::new("app"),
             first: Some(event("listening", &Listening { channel: "a \"b\"" })),
             draining: draining.clone(),
             request_id: RequestId::from_header(None),

@@ -15,6 +15,7 @@ pub mod openapi;
 pub mod pages;
 pub mod problem;
 pub mod redis;
+pub mod reload;
 pub mod routing;
 pub mod sql;
 pub mod whoami;

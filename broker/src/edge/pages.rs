@@ -63,7 +63,7 @@ pages! {
     BackendDown, "backend_down", "The database does not take connections",
         "Nothing ran. The broker tries again with every request; wait as `Retry-After` says.";
     Draining, "draining", "The broker is shutting down",
-        "Nothing ran. Another replica, or this one after its restart, will take the request.";
+        "Nothing ran. Another replica, or this one after its restart, will take the request. Where `detail` names a database, only that was replaced or taken away by a new configuration: ask again.";
     QueueDeadline, "queue_deadline", "The deadline passed while the request waited",
         "Nothing ran: no connection came free in time. Allow more time with `Hearth-Timeout-Ms`, or ask for a larger pool.";
     StatementTimeout, "statement_timeout", "The statement was cancelled at the deadline",

@@ -13,6 +13,7 @@ use super::auth::AuthError;
 use super::call::Call;
 use super::error::Error;
 use crate::base::RequestId;
+use crate::broker::ReloadError;
 use crate::observe::RouteMetrics;
 use crate::pool::redis::CacheError;
 use crate::pool::{ListenError, PoolError};
@@ -101,7 +102,11 @@ pub fn facts(error: &Error) -> Facts {
         Error::ReaderTooSlow { .. } => {
             Facts::ran(StatusCode::REQUEST_TIMEOUT, Code::ReaderTooSlow, Outcome::NotApplied)
         }
-        Error::Draining => Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Draining, SOON),
+        Error::Draining | Error::Replaced(_) | Error::Reload(ReloadError::Draining) => {
+            Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Draining, SOON)
+        }
+        Error::Reload(ReloadError::Config(_)) => Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest),
+        Error::Reload(ReloadError::Panicked) => Facts::refused(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         Error::NotFound(_) => Facts::refused(StatusCode::NOT_FOUND, Code::NotFound),
         Error::MethodNotAllowed(_) => Facts::refused(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
         Error::Internal => {
@@ -194,6 +199,15 @@ pub fn plain(request_id: &RequestId, error: &Error) -> Response {
     response(request_id, error, &facts)
 }
 
+/// The same with one member more, for one kind of problem alone. Source: RFC 9457 section 3.2.
+pub fn extended(request_id: &RequestId, error: &Error, name: &str, value: serde_json::Value) -> Response {
+    let facts = facts(error);
+    log(request_id, error, &facts);
+    let mut body = serde_json::to_value(problem(request_id, error, &facts)).expect("a problem is plain data");
+    body[name] = value;
+    written(body.to_string().into_bytes(), &facts)
+}
+
 /// The last line of a stream that broke off.
 pub fn streamed(request_id: &RequestId, error: &Error, metrics: &RouteMetrics) -> Bytes {
     let facts = facts(error);
@@ -231,7 +245,10 @@ fn log(request_id: &RequestId, error: &Error, facts: &Facts) {
 }
 
 fn response(request_id: &RequestId, error: &Error, facts: &Facts) -> Response {
-    let body = serde_json::to_vec(&problem(request_id, error, facts)).expect("a problem is plain data");
+    written(serde_json::to_vec(&problem(request_id, error, facts)).expect("a problem is plain data"), facts)
+}
+
+fn written(body: Vec<u8>, facts: &Facts) -> Response {
     let mut response = (facts.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
     headers(&mut response, facts);
     response

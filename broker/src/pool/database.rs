@@ -41,6 +41,8 @@ pub struct Database {
     pub(super) listeners: Arc<Hub>,
     pub(super) paused: watch::Sender<bool>,
     pub(super) started: AtomicBool,
+    /// Cancelled when another configuration has taken its place.
+    retired: CancellationToken,
     pub(super) closing: CancellationToken,
     pub(super) metrics: PoolMetrics,
 }
@@ -104,6 +106,7 @@ impl Database {
             schema_epoch,
             paused: watch::Sender::new(false),
             started: AtomicBool::new(false),
+            retired: CancellationToken::new(),
             closing: CancellationToken::new(),
             metrics: metrics.clone(),
         }))
@@ -263,10 +266,14 @@ impl Database {
         if !*self.paused.borrow() {
             return Ok(());
         }
-        let mut paused = self.paused.subscribe();
-        match tokio::time::timeout_at(deadline.at(), paused.wait_for(|paused| !paused)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(PoolError::Paused { backend: self.name.clone(), waited: start.elapsed() }),
+        let (mut paused, backend) = (self.paused.subscribe(), self.name.clone());
+        tokio::select! {
+            resumed = tokio::time::timeout_at(deadline.at(), paused.wait_for(|paused| !paused)) => match resumed {
+                Ok(_) => Ok(()),
+                Err(_) => Err(PoolError::Paused { backend, waited: start.elapsed() }),
+            },
+            // Nobody resumes this one any more, and where it led may be what was left.
+            () = self.retired.cancelled() => Err(PoolError::Closed { backend }),
         }
     }
 
@@ -335,6 +342,16 @@ impl Database {
         }
     }
 
+    /// Another configuration has taken its place. Event streams end and who waits for a resume is let go, so that they ask the new
+    /// one. Requests under way are served as before, until [`Database::close`].
+    pub fn retire(&self) {
+        self.retired.cancel();
+        self.listeners.close();
+        for endpoint in &self.endpoints {
+            endpoint.server.demote(endpoint);
+        }
+    }
+
     /// Lends nothing more, and waits until sessions being made clean are done, at most until `deadline`.
     pub async fn close(&self, deadline: Deadline) {
         self.closing.cancel();
@@ -342,7 +359,7 @@ impl Database {
         for endpoint in &self.endpoints {
             endpoint.idle.close();
             endpoint.lanes.close();
-            endpoint.server.close();
+            endpoint.server.leave(endpoint);
             endpoint.cleaning.close();
             if tokio::time::timeout_at(deadline.at(), endpoint.cleaning.wait()).await.is_err() {
                 tracing::warn!(backend.name = %self.name, "connections of `{}` were closed before they were clean", self.name);

@@ -32,7 +32,7 @@ pub enum PoolError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The pool is closed: the broker is shutting down.
+    /// The pool is closed: the broker is shutting down, or a reload has replaced the pool.
     #[error("the pool of `{backend}` is closed")]
     Closed {
         /// Which backend.

@@ -39,11 +39,7 @@ struct Watch {
 /// Watches the server from now on, unless somebody does.
 pub(super) fn start(server: &Arc<Server>) {
     if !server.watched.swap(true, Ordering::AcqRel) {
-        let closing = server.closing.clone();
-        let watched = Arc::downgrade(server);
-        tokio::spawn(async move {
-            closing.run_until_cancelled(run(watched)).await;
-        });
+        tokio::spawn(run(Arc::downgrade(server)));
     }
 }
 
@@ -51,6 +47,9 @@ async fn run(server: Weak<Server>) {
     let mut watch = None;
     loop {
         let Some(server) = server.upgrade() else { return };
+        if server.is_left() {
+            return;
+        }
         look(&server, &mut watch).await;
         sleep(BREATH).await;
         let pause = pause(&server, watch.is_some());

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Capacity, Grant};
 use super::decision::{ServerInputs, Trigger};
@@ -83,17 +82,16 @@ pub struct Server {
     /// Asks the monitor to look now.
     pub(super) nudge: Notify,
     pub(super) watched: AtomicBool,
-    pub(super) closing: CancellationToken,
     /// Somebody chooses between this server and others, so that its role matters.
     pub(super) has_peers: AtomicBool,
     pub(super) peak_connects: AtomicUsize,
     pub(super) used: Mutex<Instant>,
 }
 
-/// The servers of one broker, by address, and what happened on them.
+/// The servers of one broker, by address, for as long as somebody has them, and what happened on them.
 #[derive(Default)]
 pub struct Servers {
-    known: Mutex<HashMap<String, Arc<Server>>>,
+    known: Mutex<HashMap<String, Weak<Server>>>,
     journal: Arc<Journal>,
 }
 
@@ -101,8 +99,13 @@ impl Servers {
     /// The server at `address`, the same one for everybody who asks.
     pub fn at(&self, address: &str) -> Arc<Server> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Server::new(address.to_owned(), Arc::clone(&self.journal));
-        Arc::clone(known.entry(address.to_owned()).or_insert_with(new))
+        if let Some(server) = known.get(address).and_then(Weak::upgrade) {
+            return server;
+        }
+        known.retain(|_, server| server.strong_count() > 0);
+        let server = Server::new(address.to_owned(), Arc::clone(&self.journal));
+        known.insert(address.to_owned(), Arc::downgrade(&server));
+        server
     }
 
     /// What happened lately.
@@ -169,7 +172,6 @@ impl Server {
             members: Mutex::default(),
             nudge: Notify::new(),
             watched: AtomicBool::new(false),
-            closing: CancellationToken::new(),
             has_peers: AtomicBool::new(false),
             peak_connects: AtomicUsize::new(0),
             used: Mutex::new(Instant::now()),
@@ -217,6 +219,28 @@ impl Server {
 
     pub(super) fn join(&self, endpoint: &Arc<Endpoint>) {
         self.lock_members().push(Arc::downgrade(endpoint));
+    }
+
+    /// The endpoint uses it no longer.
+    pub(super) fn leave(&self, endpoint: &Arc<Endpoint>) {
+        self.lock_members().retain(|member| !is(member, endpoint) && member.strong_count() > 0);
+        self.nudge.notify_one();
+    }
+
+    /// The endpoint is on its way out: where there are others, the server is watched by their login and not by its own.
+    pub(super) fn demote(&self, endpoint: &Arc<Endpoint>) {
+        self.lock_members().sort_by_key(|member| is(member, endpoint));
+    }
+
+    /// True when nobody is left who uses it: its monitor ends. Whoever comes next begins another.
+    pub(super) fn is_left(&self) -> bool {
+        // Under the lock: who joins after this sees that nobody watches.
+        let members = self.lock_members();
+        let left = members.iter().all(|member| member.strong_count() == 0);
+        if left {
+            self.watched.store(false, Ordering::Release);
+        }
+        left
     }
 
     pub(super) fn members(&self) -> Vec<Arc<Endpoint>> {
@@ -307,13 +331,12 @@ impl Server {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Ends its monitor.
-    pub fn close(&self) {
-        self.closing.cancel();
-    }
-
     /// The most connections that were ever in the making at once.
     pub fn peak_connects(&self) -> usize {
         self.peak_connects.load(Ordering::Relaxed)
     }
+}
+
+fn is(member: &Weak<Endpoint>, endpoint: &Arc<Endpoint>) -> bool {
+    std::ptr::eq(member.as_ptr(), Arc::as_ptr(endpoint))
 }

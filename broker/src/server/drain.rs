@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::accept::Acceptor;
-use crate::broker::Broker;
+use crate::broker::Live;
 
 /// How long idle keep-alive connections may take to close once every request is answered.
 const IDLE_CLOSE: Duration = Duration::from_millis(500);
@@ -12,7 +12,8 @@ const IDLE_CLOSE: Duration = Duration::from_millis(500);
 const STREAMS_END: Duration = Duration::from_secs(1);
 
 /// Drains the broker. The listeners stay open until requests are done, so that new ones get an answer, not a refused socket.
-pub async fn drain(broker: &Broker, data: Acceptor, admin: Acceptor) {
+pub async fn drain(live: &Live, data: Acceptor, admin: Acceptor) {
+    let broker = live.now();
     broker.requests.close();
     broker.draining.cancel();
     let grace = broker.server.drain_grace;
@@ -25,6 +26,6 @@ pub async fn drain(broker: &Broker, data: Acceptor, admin: Acceptor) {
     let _ = tokio::time::timeout(STREAMS_END.min(grace), broker.streams.wait()).await;
     data.stop(IDLE_CLOSE).await;
     admin.stop(IDLE_CLOSE).await;
-    broker.close().await;
+    live.close().await;
     tracing::info!("stopped");
 }

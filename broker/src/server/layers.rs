@@ -27,7 +27,7 @@ pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, nex
     request.extensions_mut().insert(id.clone());
     // Before the question whether the broker drains: a request that slipped in between would be cut.
     let in_flight = broker.requests.token();
-    let mut response = if broker.is_draining() && !is_probe(request.uri().path()) {
+    let response = if broker.is_draining() && !is_probe(request.uri().path()) {
         problem::plain(&id, &Error::Draining)
     } else {
         let handled = std::panic::AssertUnwindSafe(compress::run(request, next)).catch_unwind().await;
@@ -35,16 +35,20 @@ pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, nex
         let counted = if guarded::is_stream(&response) { broker.streams.token() } else { in_flight };
         guarded::until_sent(response, counted)
     };
-    let value = HeaderValue::from_str(id.as_str()).expect("a request id is plain ASCII");
-    response.headers_mut().insert(header::REQUEST_ID, value);
-    response
+    echoed(response, &id)
 }
 
 /// The request id alone, for the admin interface: it stays open while the broker drains, and is not counted.
 pub async fn identify(mut request: Request, next: Next) -> Response {
     let id = RequestId::from_header(request.headers().get(header::REQUEST_ID).map(HeaderValue::as_bytes));
-    request.extensions_mut().insert(id);
-    next.run(request).await
+    request.extensions_mut().insert(id.clone());
+    echoed(next.run(request).await, &id)
+}
+
+fn echoed(mut response: Response, id: &RequestId) -> Response {
+    let value = HeaderValue::from_str(id.as_str()).expect("a request id is plain ASCII");
+    response.headers_mut().insert(header::REQUEST_ID, value);
+    response
 }
 
 /// Load balancers keep asking while the broker drains.

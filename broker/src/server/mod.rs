@@ -5,13 +5,13 @@ pub mod compress;
 pub mod drain;
 pub mod layers;
 pub mod routes;
+mod state;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::broker::Broker;
+use crate::broker::Live;
 
 /// Both listeners, bound.
 pub struct Listeners {
@@ -36,10 +36,10 @@ async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, String> {
 }
 
 /// Serves until `stop` resolves, then drains: requests in flight finish, new ones are refused, pools are closed.
-pub async fn serve(broker: Arc<Broker>, listeners: Listeners, stop: impl Future<Output = ()>) {
-    let header_timeout = broker.server.header_timeout;
-    let data = accept::Acceptor::start(listeners.data, routes::data(&broker), header_timeout);
-    let admin = accept::Acceptor::start(listeners.admin, routes::admin(&broker), header_timeout);
+pub async fn serve(live: Live, listeners: Listeners, stop: impl Future<Output = ()>) {
+    let header_timeout = live.now().server.header_timeout;
+    let data = accept::Acceptor::start(listeners.data, routes::data(&live), header_timeout);
+    let admin = accept::Acceptor::start(listeners.admin, routes::admin(&live), header_timeout);
     stop.await;
-    drain::drain(&broker, data, admin).await;
+    drain::drain(&live, data, admin).await;
 }

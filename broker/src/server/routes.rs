@@ -1,7 +1,5 @@
 //! Every route, on one screen.
 
-use std::sync::Arc;
-
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -9,11 +7,11 @@ use axum::{Extension, Router, middleware};
 
 use super::layers;
 use crate::base::RequestId;
-use crate::broker::Broker;
-use crate::edge::{Error, admin, explain, health, listen, openapi, problem, redis, sql, whoami};
+use crate::broker::Live;
+use crate::edge::{Error, admin, explain, health, listen, openapi, problem, redis, reload, sql, whoami};
 
 /// The data interface.
-pub fn data(broker: &Arc<Broker>) -> Router {
+pub fn data(live: &Live) -> Router {
     Router::new()
         .route("/v1/db/{database}/query", post(sql::query::query))
         .route("/v1/db/{database}/batch", post(sql::batch::batch))
@@ -30,17 +28,18 @@ pub fn data(broker: &Arc<Broker>) -> Router {
         .route("/problems/{code}", get(explain::problem_page))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(broker), layers::around))
-        .with_state(Arc::clone(broker))
+        .layer(middleware::from_fn_with_state(live.clone(), layers::around))
+        .with_state(live.clone())
 }
 
 /// The admin interface.
-pub fn admin(broker: &Arc<Broker>) -> Router {
+pub fn admin(live: &Live) -> Router {
     Router::new()
         .route("/metrics", get(admin::metrics))
         .route("/admin/v1/pools", get(admin::pools))
         .route("/admin/v1/events", get(admin::events))
         .route("/admin/v1/decisions", get(admin::decisions))
+        .route("/admin/v1/reload", post(reload::reload))
         .route("/admin/v1/databases/{database}/pause", post(admin::pause))
         .route("/admin/v1/databases/{database}/resume", post(admin::resume))
         .route("/admin/v1/databases/{database}/reconnect", post(admin::reconnect))
@@ -49,7 +48,7 @@ pub fn admin(broker: &Arc<Broker>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(layers::identify))
-        .with_state(Arc::clone(broker))
+        .with_state(live.clone())
 }
 
 async fn not_found(Extension(id): Extension<RequestId>, request: Request) -> Response {

@@ -20,6 +20,12 @@ impl InFlight {
         Self { count: Arc::default(), limit }
     }
 
+    /// The same count under another limit: what runs already counts on.
+    #[must_use]
+    pub fn under(&self, limit: Option<u32>) -> Self {
+        Self { count: Arc::clone(&self.count), limit }
+    }
+
     /// Counts one more. Errors: the limit, when it is reached.
     pub fn take(&self) -> Result<Permit, u32> {
         let permit = Permit(Arc::clone(&self.count));
@@ -59,5 +65,19 @@ mod tests {
         assert_eq!(in_flight.count(), 2);
         drop(held);
         assert_eq!(in_flight.count(), 0);
+    }
+
+    #[test]
+    fn another_limit_holds_at_once_and_counts_what_runs() {
+        let before = InFlight::new(Some(3));
+        let held = [before.take(), before.take()];
+        let lowered = before.under(Some(1));
+        assert_eq!((lowered.count(), lowered.take().expect_err("over it already")), (2, 1));
+        drop(held);
+        let one = lowered.take().expect("there is room again");
+        assert_eq!(before.count(), 1, "neither lost nor doubled");
+        assert!(lowered.under(None).take().is_ok());
+        drop(one);
+        assert_eq!(lowered.count(), 0);
     }
 }

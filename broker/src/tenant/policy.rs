@@ -25,7 +25,7 @@ pub struct Tenant {
     pub limits: LimitsConfig,
     /// The `RateLimit-Policy` header; `None` for an unlimited tenant.
     pub policy_header: Option<String>,
-    pub(super) rate: Option<Rate>,
+    pub(super) rate: Option<Arc<Rate>>,
     pub(super) in_flight: InFlight,
     pub(super) listeners: InFlight,
     /// Whether its short reads may share sessions with others.
@@ -49,12 +49,24 @@ impl Tenant {
             caches: pick(&own(&config.caches), caches, name, metrics),
             settings: config.settings.clone(),
             policy_header: policy_header(&limits),
-            rate: rate(&limits),
+            rate: rate(&limits).map(|(per_second, burst)| Arc::new(Rate::new(per_second, burst))),
             in_flight: InFlight::new(limits.in_flight),
             listeners: InFlight::new(Some(limits.listeners)),
             lanes: config.lanes,
             limits,
         }
+    }
+
+    /// The same tenant under another configuration: what it has in flight and has used up of its rate stays counted.
+    #[must_use]
+    pub fn continuing(mut self, before: &Self) -> Self {
+        self.in_flight = before.in_flight.under(self.in_flight.limit());
+        self.listeners = before.listeners.under(self.listeners.limit());
+        if let (Some((per_second, burst)), Some(old)) = (rate(&self.limits), &before.rate) {
+            let same = old.is(per_second, burst);
+            self.rate = Some(if same { Arc::clone(old) } else { Arc::new(old.under(per_second, burst)) });
+        }
+        self
     }
 
     /// True if a request may change this PostgreSQL setting for itself.
@@ -83,10 +95,10 @@ fn pick<T>(
     found.map(|(name, it)| (name.clone(), (Arc::clone(it), metrics.route(tenant, name.as_str())))).collect()
 }
 
-fn rate(limits: &LimitsConfig) -> Option<Rate> {
+/// Requests a second, and at once.
+fn rate(limits: &LimitsConfig) -> Option<(NonZeroU32, NonZeroU32)> {
     let per_second = NonZeroU32::new(limits.requests_per_second?)?;
-    let burst = limits.burst.and_then(NonZeroU32::new).unwrap_or(per_second);
-    Some(Rate::new(per_second, burst))
+    Some((per_second, limits.burst.and_then(NonZeroU32::new).unwrap_or(per_second)))
 }
 
 /// Source: draft-ietf-httpapi-ratelimit-headers, structured-field lists.

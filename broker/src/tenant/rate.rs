@@ -35,6 +35,25 @@ impl Rate {
         Self { limiter, clock: DefaultClock::default(), per_second, burst }
     }
 
+    /// Another rate for the same tenant. What was used up of the burst stays used up: a reload gives nothing away.
+    #[must_use]
+    pub fn under(&self, per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        // The only way to look is to take one.
+        let left = self.take().map_or(0, |state| state.remaining + 1);
+        let used = self.burst.get().saturating_sub(left).min(burst.get());
+        let new = Self::new(per_second, burst);
+        if let Some(used) = NonZeroU32::new(used) {
+            // Cannot be refused: it is at most the burst, of which nothing is used yet.
+            let _ = new.limiter.check_n(used);
+        }
+        new
+    }
+
+    /// True if it is this rate.
+    pub fn is(&self, per_second: NonZeroU32, burst: NonZeroU32) -> bool {
+        (self.per_second, self.burst) == (per_second, burst)
+    }
+
     /// Takes one request off the rate. Errors: how long until there is one again.
     pub fn take(&self) -> Result<RateState, Duration> {
         match self.limiter.check() {
@@ -67,5 +86,18 @@ mod tests {
         }
         let wait = rate.take().expect_err("the burst is used up");
         assert!(wait <= Duration::from_millis(200), "{wait:?}");
+    }
+
+    #[test]
+    fn another_rate_keeps_what_was_used_up() {
+        let count = |count: u32| NonZeroU32::new(count).expect("not zero");
+        let before = Rate::new(count(1), count(10));
+        for _ in 0..8 {
+            before.take().expect("in the burst");
+        }
+        let raised = before.under(count(1), count(20));
+        assert_eq!(raised.take().expect("12 are left").remaining, 11);
+        let lowered = before.under(count(1), count(5));
+        assert!(lowered.take().is_err(), "more was used than there is now");
     }
 }

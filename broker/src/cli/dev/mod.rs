@@ -7,14 +7,13 @@ pub mod redis;
 pub mod scratch;
 
 use std::error::Error;
-use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
 
 use super::print;
 use super::serve::stop_signal;
-use crate::broker::Broker;
+use crate::broker::Live;
 use crate::config::LogConfig;
 use crate::config::log::LogFormat;
 use crate::observe::telemetry;
@@ -71,10 +70,12 @@ async fn work(args: &DevArgs, servers: &mut Servers, stop: impl Future<Output = 
     let mut config = demo.config(args.pool_max)?;
     config.server.listen.set_port(port(args.port).await);
     config.server.admin_listen.set_port(0);
-    let broker = Broker::new(&config)?;
+    // There is no file to change: a reload reads what it was made with.
+    let again = config.clone();
+    let live = Live::new(&config, move || Ok(again.clone()))?;
     let listeners = Listeners::bind(config.server.listen, config.server.admin_listen).await?;
     let (data, admin) = listeners.addresses()?;
-    broker.warm().await;
+    live.warm().await;
     print(&if args.json { demo.json(data, admin) } else { demo.calls(data, admin) })?;
     let Servers { postgres, redis, .. } = servers;
     let mut died = None;
@@ -85,7 +86,7 @@ async fn work(args: &DevArgs, servers: &mut Servers, stop: impl Future<Output = 
             status = redis.died() => died = Some(format!("the private Redis died ({status})")),
         }
     };
-    serve(Arc::clone(&broker), listeners, ended).await;
+    serve(live, listeners, ended).await;
     died.map_or(Ok(()), |what| Err(what.into()))
 }
 

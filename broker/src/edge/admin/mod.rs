@@ -35,7 +35,7 @@ pub async fn metrics(
         endpoint.measure();
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], broker.metrics.text()).into_response()
+    ([(CONTENT_TYPE, kind)], broker.metrics_text()).into_response()
 }
 
 /// Lends nothing of a database until it is resumed; callers wait, up to their deadlines.

@@ -5,7 +5,9 @@
 mod forecasts;
 mod lanes;
 mod pools;
+mod reloads;
 mod requests;
+mod scrape;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -21,7 +23,9 @@ use prometheus_client::registry::{Metric, Registry};
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
+pub use reloads::ReloadMetrics;
 pub use requests::RouteMetrics;
+pub use scrape::Named;
 
 /// From 100 µs, about one round trip to a database in the same machine, to 26 s, near the default deadline.
 const SECONDS: [f64; 18] = [
@@ -40,6 +44,8 @@ pub struct Metrics {
     requests: requests::Requests,
     pools: Arc<pools::Pools>,
     lanes: Arc<lanes::Lanes>,
+    /// How reloads went.
+    pub reloads: ReloadMetrics,
 }
 
 impl Default for Metrics {
@@ -55,7 +61,8 @@ impl Metrics {
         let requests = requests::Requests::register(&mut registry);
         let pools = Arc::new(pools::Pools::register(&mut registry));
         let lanes = Arc::new(lanes::Lanes::register(&mut registry));
-        Self { registry: Arc::new(registry), requests, pools, lanes }
+        let reloads = ReloadMetrics::register(&mut registry);
+        Self { registry: Arc::new(registry), requests, pools, lanes, reloads }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
@@ -78,6 +85,11 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
         text
+    }
+
+    /// The same without the lines that `keep` does not keep.
+    pub fn text_where(&self, keep: impl Fn(Named<'_>) -> bool) -> String {
+        scrape::filtered(&self.text(), keep)
     }
 }
 

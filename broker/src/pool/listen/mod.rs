@@ -52,7 +52,7 @@ pub enum ListenError {
         /// How long the caller waited.
         waited: Duration,
     },
-    /// The broker is shutting down.
+    /// The broker is shutting down, or a reload has replaced the database.
     #[error("`{backend}` is not listened to any more")]
     Closed {
         /// Which backend.

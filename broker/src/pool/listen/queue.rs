@@ -25,7 +25,7 @@ pub enum Event {
 pub enum End {
     /// [`CAPACITY`] events were left unread, and one more came.
     TooSlow,
-    /// The broker is shutting down.
+    /// The broker is shutting down, or a reload has replaced the database.
     Closed,
 }
 

@@ -1,0 +1,129 @@
+//! The composition root: everything that handlers hold.
+//!
+//! A [`Broker`] never changes. `build` makes it from a configuration; [`Live`] holds the one that new requests get, and replaces
+//! it on a reload by the next, which keeps what has not changed (`recipe`, `pools`). A request keeps the broker it began with.
+
+mod build;
+mod live;
+mod pools;
+mod recipe;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::pools::Pools;
+use self::recipe::{CacheRecipe, DatabaseRecipe};
+use crate::base::{BackendName, KeyId, TenantId};
+use crate::config::{NamedStatement, Outline, Scope, ServerConfig};
+use crate::observe::Metrics;
+use crate::pool::server::Servers;
+use crate::pool::shards::Shards;
+use crate::pool::{Cache, Database, Journal};
+use crate::query::{Habits, Readings};
+use crate::tenant::Tenant;
+
+pub use live::{Live, ReloadError, Reloaded};
+
+/// Everything that handlers hold.
+pub struct Broker {
+    /// What every request is held to.
+    pub server: ServerConfig,
+    /// Databases by name; of a sharded one every shard, as `database/shard`.
+    pub databases: BTreeMap<BackendName, Arc<Database>>,
+    /// The shards of the databases that have some.
+    pub shards: BTreeMap<BackendName, Shards>,
+    /// The named statements of each database.
+    pub statements: BTreeMap<BackendName, BTreeMap<String, NamedStatement>>,
+    /// What is known of each database's statements.
+    pub habits: BTreeMap<BackendName, Arc<Habits>>,
+    /// What the statements in use say of themselves.
+    pub readings: Arc<Readings>,
+    /// Caches by name.
+    pub caches: BTreeMap<BackendName, Arc<Cache>>,
+    /// Tenants by name.
+    pub tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    /// API keys by their public half.
+    pub keys: HashMap<KeyId, Key>,
+    /// Every metric.
+    pub metrics: Metrics,
+    /// What happened to the pools lately, and what was decided about their sizes.
+    pub journal: Arc<Journal>,
+    /// The admin interface's key as SHA-256.
+    pub admin_key: Option<[u8; 32]>,
+    /// Requests in flight; closed when the broker drains.
+    pub requests: TaskTracker,
+    /// Event streams. They end by themselves when the broker drains, and are not waited for as requests are.
+    pub streams: TaskTracker,
+    /// Cancelled when the broker begins to drain.
+    pub draining: CancellationToken,
+    /// 1 for the first, and one more for each that took the place of another.
+    pub generation: u64,
+    /// The longest that any request may last, streams left aside.
+    longest_deadline: Duration,
+    outline: Outline,
+    database_recipes: BTreeMap<BackendName, DatabaseRecipe>,
+    cache_recipes: BTreeMap<BackendName, CacheRecipe>,
+    servers: Arc<Servers>,
+    mark: Arc<str>,
+}
+
+/// One API key, resolved.
+pub struct Key {
+    /// SHA-256 of the secret half.
+    pub sha256: [u8; 32],
+    /// Whose it is.
+    pub tenant: Arc<Tenant>,
+    /// What it may do.
+    pub scopes: Arc<[Scope]>,
+    /// The only named statements it may run; `None`: all, and any SQL.
+    pub statements: Option<Arc<[String]>>,
+    /// After which it is refused.
+    pub expires: Option<Timestamp>,
+}
+
+impl Broker {
+    /// Opens every pool's minimum. A backend that is down is logged, not fatal: it may come back.
+    pub async fn warm(&self) {
+        Pools::only(self, None).warm().await;
+    }
+
+    /// A named statement of a database.
+    pub fn statement(&self, database: &BackendName, name: &str) -> Option<&NamedStatement> {
+        self.statements.get(database)?.get(name)
+    }
+
+    /// True from the moment the broker begins to drain.
+    pub fn is_draining(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Closes the pools, once nothing uses them any more.
+    pub async fn close(&self) {
+        Pools::only(self, None).close().await;
+    }
+
+    /// Every metric as text, without what was configured once and is no more.
+    pub fn metrics_text(&self) -> String {
+        self.metrics.text_where(|labels| self.knows(labels.backend, labels.tenant, labels.endpoint))
+    }
+
+    fn knows(&self, backend: Option<&str>, tenant: Option<&str>, endpoint: Option<&str>) -> bool {
+        let database = |name: &str| self.databases.get(name);
+        let backend_is = backend.is_none_or(|name| database(name).is_some() || self.caches.contains_key(name));
+        let tenant_is = tenant.is_none_or(|name| {
+            self.tenants.get(name).is_some_and(|tenant| {
+                backend.is_none_or(|name| tenant.databases.contains_key(name) || tenant.caches.contains_key(name))
+            })
+        });
+        let endpoint_is = match (backend.and_then(database), endpoint) {
+            (Some(database), Some(address)) => database.endpoints().iter().any(|known| known.address() == address),
+            _ => true,
+        };
+        backend_is && tenant_is && endpoint_is
+    }
+}
