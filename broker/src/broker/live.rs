@@ -181,7 +181,7 @@ impl Live {
             self.0.closing.close();
         }
         let ended = tokio::time::timeout(END, self.0.closing.wait());
-        let (_, _) = tokio::join!(async { self.now().close().await }, ended);
+        let ((), _) = tokio::join!(async { self.now().close().await }, ended);
     }
 }
 

@@ -73,10 +73,9 @@ impl Pools {
     }
 }
 
-fn only<T>(these: &BTreeMap<BackendName, Arc<T>>, those: Option<&BTreeMap<BackendName, Arc<T>>>) -> Vec<Arc<T>> {
-    let is_there =
-        |name, it| those.and_then(|those| those.get(name)).is_some_and(|other: &Arc<T>| Arc::ptr_eq(other, it));
-    these.iter().filter(|(name, it)| !is_there(*name, *it)).map(|(_, it)| Arc::clone(it)).collect()
+fn only<T>(all: &BTreeMap<BackendName, Arc<T>>, other: Option<&BTreeMap<BackendName, Arc<T>>>) -> Vec<Arc<T>> {
+    let is_there = |name, it| other.and_then(|other| other.get(name)).is_some_and(|known| Arc::ptr_eq(known, it));
+    all.iter().filter(|(name, it)| !is_there(*name, *it)).map(|(_, it)| Arc::clone(it)).collect()
 }
 
 /// An error with all its causes, for one log line.

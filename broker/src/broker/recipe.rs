@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::{CacheConfig, DatabaseConfig, Secret, database_url};
+use crate::config::{CacheConfig, DatabaseConfig, ReplicaConfig, Secret, database_url};
 use crate::pool::database::Surroundings;
 
 /// What a database's pools are made from.
@@ -27,7 +27,7 @@ impl DatabaseRecipe {
         let config = DatabaseConfig { statements, statements_dir: None, shards, ..config.clone() };
         let mut read = Sha256::new();
         note(&mut read, config.password.as_ref());
-        let urls = std::iter::once(config.url.as_str()).chain(config.replicas.iter().map(|replica| replica.url()));
+        let urls = std::iter::once(config.url.as_str()).chain(config.replicas.iter().map(ReplicaConfig::url));
         for roots in urls.filter_map(|url| database_url(url).ok()?.root_cert) {
             read.update(std::fs::read(roots).unwrap_or_default());
         }

@@ -65,7 +65,9 @@ fn jittered(wait: Duration) -> Duration {
 pub fn facts(error: &Error) -> Facts {
     use ProblemCode as Code;
     match error {
-        Error::Invalid(_) | Error::Command(_) => Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest),
+        Error::Invalid(_) | Error::Command(_) | Error::Reload(ReloadError::Config(_)) => {
+            Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest)
+        }
         Error::RequestTooLarge { .. } => Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge),
         Error::ReplyTooLarge { .. } => {
             Facts { outcome: Outcome::Applied, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
@@ -105,7 +107,6 @@ pub fn facts(error: &Error) -> Facts {
         Error::Draining | Error::Replaced(_) | Error::Reload(ReloadError::Draining) => {
             Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Draining, SOON)
         }
-        Error::Reload(ReloadError::Config(_)) => Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest),
         Error::Reload(ReloadError::Panicked) => Facts::refused(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         Error::NotFound(_) => Facts::refused(StatusCode::NOT_FOUND, Code::NotFound),
         Error::MethodNotAllowed(_) => Facts::refused(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
