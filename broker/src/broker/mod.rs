@@ -21,6 +21,7 @@ use self::recipe::{CacheRecipe, DatabaseRecipe};
 use crate::base::{BackendName, KeyId, TenantId};
 use crate::config::{NamedStatement, Outline, Scope, ServerConfig};
 use crate::observe::Metrics;
+use crate::pool::OWN_ACCOUNT;
 use crate::pool::server::Servers;
 use crate::pool::shards::Shards;
 use crate::pool::{Cache, Database, Journal};
@@ -116,9 +117,11 @@ impl Broker {
         let database = |name: &str| self.databases.get(name);
         let backend_is = backend.is_none_or(|name| database(name).is_some() || self.caches.contains_key(name));
         let tenant_is = tenant.is_none_or(|name| {
-            self.tenants.get(name).is_some_and(|tenant| {
-                backend.is_none_or(|name| tenant.databases.contains_key(name) || tenant.caches.contains_key(name))
-            })
+            let is_own = name == OWN_ACCOUNT;
+            is_own
+                || self.tenants.get(name).is_some_and(|tenant| {
+                    backend.is_none_or(|name| tenant.databases.contains_key(name) || tenant.caches.contains_key(name))
+                })
         });
         let endpoint_is = match (backend.and_then(database), endpoint) {
             (Some(database), Some(address)) => database.endpoints().iter().any(|known| known.address() == address),

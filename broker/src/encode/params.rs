@@ -3,10 +3,9 @@
 use crate::base::hex::hex;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::BytesMut;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
+use tokio_postgres::types::{Kind, Type};
 
 /// The dimensions that PostgreSQL arrays may have (`MAXDIM`).
 const MAX_DIMENSIONS: u32 = 6;
@@ -14,25 +13,6 @@ const MAX_DIMENSIONS: u32 = 6;
 /// A parameter as the text the server reads; `None` is NULL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextParam(pub Option<Vec<u8>>);
-
-impl ToSql for TextParam {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(self.0.as_ref().map_or(IsNull::Yes, |text| {
-            out.extend_from_slice(text);
-            IsNull::No
-        }))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        Format::Text
-    }
-
-    tokio_postgres::types::to_sql_checked!();
-}
 
 /// A parameter that does not go with its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,7 @@ use super::journal::Facts;
 use super::registry::{Checkout, Found, Slot};
 
 /// The account of what the broker itself holds.
-const OWN: &str = "hearth";
+pub const OWN_ACCOUNT: &str = "hearth";
 
 impl Endpoint {
     /// Tells of sessions held for too long, and closes those held for far too long.
@@ -18,7 +18,7 @@ impl Endpoint {
         for found in self.registry.sweep(Instant::now()) {
             match found {
                 Found::Leak(slot, checkout) => {
-                    self.metrics.leaked(checkout.holder.as_ref().map_or(OWN, |holder| holder.tenant.as_str()));
+                    self.metrics.leaked(checkout.holder.as_ref().map_or(OWN_ACCOUNT, |holder| holder.tenant.as_str()));
                     self.tell(Event::Leak, facts(&slot, &checkout));
                 }
                 Found::Severed(slot, checkout) => {
@@ -50,7 +50,7 @@ fn facts(slot: &Slot, checkout: &Checkout) -> Facts {
         pid: Some(slot.pid),
         age: Some(checkout.since.elapsed()),
         request: holder.map(|holder| holder.request.to_string()),
-        tenant: Some(holder.map_or_else(|| OWN.to_owned(), |holder| holder.tenant.to_string())),
+        tenant: Some(holder.map_or_else(|| OWN_ACCOUNT.to_owned(), |holder| holder.tenant.to_string())),
         statement: holder.map(|holder| holder.fingerprint),
         ..Facts::default()
     }

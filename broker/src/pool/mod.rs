@@ -46,6 +46,7 @@ pub use database::Database;
 pub use endpoint::{Endpoint, EndpointStatus};
 pub use error::PoolError;
 pub use journal::Journal;
+pub use leaks::OWN_ACCOUNT;
 pub use lease::Lease;
 pub use listen::{Hub, ListenError};
 pub use redis::Cache;

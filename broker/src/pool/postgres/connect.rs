@@ -21,6 +21,7 @@ use super::hearing::{self, Hear};
 use super::observed::Observed;
 use super::presence;
 use super::silence;
+use super::tap::Tap;
 use super::tls::{self, TapTls};
 use super::wire::{Direct, Slot, Tapped};
 use crate::config::DatabaseUrl;
@@ -134,7 +135,7 @@ impl Connector {
             Ok(socket) => socket,
             Err(error) => return Err(self.fail(error).await),
         };
-        let stream = Tapped::new(socket, Arc::clone(observed), Arc::clone(slot));
+        let stream = Tapped::new(socket, Tap::new(self.tls.is_some()), Arc::clone(observed), Arc::clone(slot));
         let connected = Instant::now();
         let Some(make) = &self.tls else {
             let (client, connection) = self.postgres.connect_raw(stream, NoTls).await?;

@@ -1,16 +1,11 @@
-//! What the tap on the driver's stream has learnt, for whoever holds the session.
+//! What a session's stream has told beside answers, for whoever holds the session.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::tap::Event;
-
-/// What a session's stream has told while the driver had it; of settings, also while a channel had it.
+/// What was learnt of one session.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// `ReadyForQuery` messages owed by the server for all that the driver has written.
-    ready_due: AtomicU64,
-    ready_seen: AtomicU64,
     /// After sign-in: a setting the server reports has changed, so the session is not as it was made.
     setting_changed: AtomicBool,
     signed_in: AtomicBool,
@@ -23,11 +18,6 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Answers that the server owes the driver.
-    pub fn answers_due(&self) -> u64 {
-        self.ready_due.load(Ordering::Acquire).saturating_sub(self.ready_seen.load(Ordering::Acquire))
-    }
-
     /// Everything the server reports from now on is a change by a statement.
     pub fn mark_signed_in(&self) {
         self.signed_in.store(true, Ordering::Release);
@@ -67,19 +57,8 @@ impl Observed {
         self.cancelling.load(Ordering::Acquire)
     }
 
-    /// The driver has written requests for so many `ReadyForQuery` in all.
-    pub(super) fn owe(&self, ready: u64) {
-        self.ready_due.store(ready, Ordering::Release);
-    }
-
-    pub(super) fn note(&self, event: Event) {
-        match event {
-            Event::Ready => {
-                self.ready_seen.fetch_add(1, Ordering::AcqRel);
-            }
-            Event::Parameter(name) => self.note_parameter(name.as_bytes()),
-            Event::Process(pid) => self.pid.store(pid, Ordering::Relaxed),
-        }
+    pub(super) fn note_pid(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
     }
 
     /// The server has reported a setting.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::tap::Tap;
 use super::wire::Tapped;
 use crate::config::{DatabaseUrl, TlsMode};
 
@@ -68,7 +69,7 @@ where
             let begun = Instant::now();
             let stream = self.0.connect(stream).await?;
             observed.note_handshake(begun.elapsed());
-            Ok(Tapped::new(stream, observed, slot))
+            Ok(Tapped::new(stream, Tap::new(false), observed, slot))
         })
     }
 }

@@ -82,7 +82,6 @@ impl Types {
         }
         let (Some(row), Some(depth)) = (rows.get(&oid), depth.checked_sub(1)) else { return Type::TEXT };
         let of = |oid| self.make(oid, rows, depth);
-        // In the order of the driver's own look-up, so that a lane and a lease agree.
         let kind = match row.kind.as_str() {
             "e" => Kind::Enum(Vec::new()),
             "p" => Kind::Pseudo,

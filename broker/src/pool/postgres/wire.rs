@@ -1,5 +1,5 @@
-//! The stream to the server. It is the driver's while the driver signs in, and on lanes; else a [`Channel`](super::Channel)
-//! has it, and the driver waits.
+//! The stream to the server. It is the driver's while the driver signs in, and where somebody listens; else a
+//! [`Channel`](super::Channel) or a lane has it, and the driver waits.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +12,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 use tokio_util::io::poll_read_buf;
 
 use super::observed::Observed;
-use super::tap::{Backend, Frontend};
-
-/// How much may wait for the socket before the driver has to wait. Unit: bytes.
-const WRITE_BUFFER_BYTES: usize = 64 * 1024;
+use super::tap::Tap;
 
 /// The stream, for whoever holds the session in place of the driver. Poll methods take the caller's waker.
 pub trait Direct: Send + Sync {
@@ -70,7 +67,7 @@ impl AsyncWrite for DirectStream {
 /// Where the stream in use can be had from the side, once the driver has signed in.
 pub type Slot = Arc<Mutex<Option<Arc<dyn Direct>>>>;
 
-/// The driver's end of a stream to the server, with the tap in it.
+/// The driver's end of a stream to the server, with a tap in it.
 pub struct Tapped<S> {
     shared: Arc<Shared<S>>,
     slot: Slot,
@@ -85,11 +82,7 @@ struct Shared<S> {
 struct Inner<S> {
     /// `None` once it was severed.
     stream: Option<S>,
-    frontend: Frontend,
-    backend: Backend,
-    /// Rewritten bytes that the socket has not taken yet; `written` of them it has.
-    pending: Vec<u8>,
-    written: usize,
+    tap: Tap,
     /// Not the driver's now.
     taken: bool,
     /// The driver's, when it found the stream taken.
@@ -100,17 +93,8 @@ struct Inner<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Tapped<S> {
     /// Puts a tap on `stream`, and tells `slot` of it.
-    pub fn new(stream: S, observed: Arc<Observed>, slot: Slot) -> Self {
-        let inner = Inner {
-            stream: Some(stream),
-            frontend: Frontend::new(),
-            backend: Backend::default(),
-            pending: Vec::new(),
-            written: 0,
-            taken: false,
-            waiting: None,
-            holder: None,
-        };
+    pub fn new(stream: S, tap: Tap, observed: Arc<Observed>, slot: Slot) -> Self {
+        let inner = Inner { stream: Some(stream), tap, taken: false, waiting: None, holder: None };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), observed });
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&shared) as Arc<dyn Direct>);
         Self { shared, slot }
@@ -219,37 +203,14 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Inner<S> {
-    fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.pending.len() {
-            let stream = self.stream.as_mut().ok_or(io::ErrorKind::ConnectionAborted)?;
-            let n = ready!(Pin::new(stream).poll_write(cx, &self.pending[self.written..]))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += n;
-        }
-        self.pending.clear();
-        self.written = 0;
-        Poll::Ready(Ok(()))
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = ready!(self.shared.for_driver(cx));
-        // The driver writes its request for TLS and reads the answer without a flush in between.
-        if !inner.pending.is_empty()
-            && let Poll::Ready(Err(error)) = inner.drain(cx)
-        {
-            return Poll::Ready(Err(error));
-        }
         let before = buf.filled().len();
         ready!(Pin::new(inner.stream()?).poll_read(cx, buf))?;
-        if inner.frontend.take_tls_request() {
-            inner.backend.expect_tls_answer();
+        if let Some(pid) = inner.tap.watch(&buf.filled()[before..]) {
+            self.shared.observed.note_pid(pid);
         }
-        inner.backend.watch(&buf.filled()[before..], |event| self.shared.observed.note(event));
         Poll::Ready(Ok(()))
     }
 }
@@ -257,27 +218,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = ready!(self.shared.for_driver(cx));
-        if inner.pending.len() >= WRITE_BUFFER_BYTES {
-            ready!(inner.drain(cx))?;
-        }
-        let n = buf.len().min(WRITE_BUFFER_BYTES);
-        let start = inner.pending.len();
-        let inner = &mut *inner;
-        inner.pending.extend_from_slice(&buf[..n]);
-        inner.frontend.rewrite(&mut inner.pending[start..]);
-        self.shared.observed.owe(inner.frontend.ready_due());
-        Poll::Ready(Ok(n))
+        Pin::new(inner.stream()?).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = ready!(self.shared.for_driver(cx));
-        ready!(inner.drain(cx))?;
         Pin::new(inner.stream()?).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = ready!(self.shared.for_driver(cx));
-        ready!(inner.drain(cx))?;
         Pin::new(inner.stream()?).poll_shutdown(cx)
     }
 }
@@ -294,51 +244,11 @@ mod tests {
 
     use super::*;
 
-    fn tapped<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, observed: &Arc<Observed>) -> Tapped<S> {
-        Tapped::new(stream, Arc::clone(observed), Slot::default())
-    }
-
-    #[tokio::test]
-    async fn a_read_sends_what_was_written_without_a_flush() {
-        let (near, mut far) = tokio::io::duplex(64);
-        let mut tapped = tapped(near, &Arc::default());
-        let server = tokio::spawn(async move {
-            far.read_exact(&mut [0; 8]).await.expect("the request for TLS arrives");
-            far.write_all(b"N").await.expect("answers");
-        });
-        tapped.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.expect("writes");
-        tapped.read_exact(&mut [0]).await.expect("is answered");
-        server.await.expect("ends");
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_takes_one_byte_at_a_time_still_gets_the_whole_message() {
-        let (near, mut far) = tokio::io::duplex(1);
-        let observed = Arc::new(Observed::default());
-        let mut tapped = tapped(near, &observed);
-        let message = [&[0, 0, 0, 9, 0, 3, 0, 0, 0][..], b"S\0\0\0\x04"].concat();
-        let sent = message.clone();
-        let writer = tokio::spawn(async move {
-            tapped.write_all(&sent).await.expect("writes");
-            tapped.flush().await.expect("flushes");
-            tapped
-        });
-        let mut seen = vec![0; message.len()];
-        far.read_exact(&mut seen).await.expect("reads");
-        assert_eq!(seen, message);
-        let mut tapped = writer.await.expect("ends");
-        assert_eq!(observed.answers_due(), 1, "a Sync is out and unanswered");
-        let answer = tokio::spawn(async move { far.write_all(b"Z\0\0\0\x05T").await });
-        tapped.read_exact(&mut [0; 6]).await.expect("reads");
-        answer.await.expect("ends").expect("writes");
-        assert_eq!(observed.answers_due(), 0);
-    }
-
     #[tokio::test]
     async fn the_driver_waits_while_the_stream_is_taken() {
         let (near, mut far) = tokio::io::duplex(64);
         let slot = Slot::default();
-        let mut tapped = Tapped::new(near, Arc::default(), Arc::clone(&slot));
+        let mut tapped = Tapped::new(near, Tap::new(false), Arc::default(), Arc::clone(&slot));
         let direct = slot.lock().expect("not poisoned").take().expect("is there");
         direct.take();
         far.write_all(b"for whoever has it").await.expect("writes");
@@ -359,7 +269,7 @@ mod tests {
     async fn a_severed_stream_fails_whoever_waits_for_it_and_the_driver() {
         let (near, mut far) = tokio::io::duplex(64);
         let slot = Slot::default();
-        let mut tapped = Tapped::new(near, Arc::default(), Arc::clone(&slot));
+        let mut tapped = Tapped::new(near, Tap::new(false), Arc::default(), Arc::clone(&slot));
         let direct = slot.lock().expect("not poisoned").take().expect("is there");
         direct.take();
         let driver = tokio::spawn(async move { tapped.read(&mut [0; 5]).await });
