@@ -162,7 +162,7 @@ impl Cache {
         let write = |left: Duration| {
             let mut sent = Pipeline::with_capacity(1);
             // Its answer shall be here before the deadline is.
-            sent.add_command(resp::cmd(&within(left - ANSWER_MARGIN.max(left / 20).min(left / 2))));
+            sent.add_command(resp::cmd(&within(left.saturating_sub(ANSWER_MARGIN.max(left / 20).min(left / 2)))));
             sent
         };
         self.on_lease(&Job { key, waits: true, write: &write }, deadline).await.map(Replies::tree)
