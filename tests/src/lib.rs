@@ -6,6 +6,7 @@ pub mod eventually;
 pub mod http;
 pub mod process;
 pub mod proxy;
+pub mod redis;
 pub mod replica;
 pub mod stack;
 pub mod tls;

@@ -23,7 +23,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use cache::CacheConfig;
+pub use cache::{CacheConfig, SentinelConfig};
 pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
 pub use load::{load_env_text, load_file, load_text};
 pub use log::LogConfig;

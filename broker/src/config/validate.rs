@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::base::hex::sha256_from_hex;
 
 use super::{
-    CacheConfig, Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig,
-    TenantConfig, database_url, setting, statement,
+    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig, TenantConfig, cache,
+    database_url, setting, statement,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -24,7 +24,7 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
     }
     for (name, cache) in &config.caches {
         check_name(&format!("caches.{name}"), name, faults);
-        cache_section(name, cache, faults);
+        cache::check(name, cache, faults);
     }
     let mut key_ids = HashSet::new();
     for (name, tenant) in &config.tenants {
@@ -106,18 +106,6 @@ fn replicas(path: &str, replicas: &[ReplicaConfig], faults: &mut Vec<Fault>) {
             faults.push(Fault::new(format!("{path}.replicas[{index}]"), message));
         }
     }
-}
-
-fn cache_section(name: &str, cache: &CacheConfig, faults: &mut Vec<Fault>) {
-    let path = |field: &str| format!("caches.{name}.{field}");
-    if !["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| cache.url.starts_with(scheme)) {
-        faults.push(Fault::new(path("url"), "must start with redis://, rediss:// or redis+unix://"));
-    }
-    if let Some(Err(message)) = cache.password.as_ref().map(super::Secret::reveal) {
-        faults.push(Fault::new(path("password"), message));
-    }
-    range(path("lanes"), cache.lanes, 1..=64, faults);
-    range(path("connect_timeout"), cache.connect_timeout, Duration::from_millis(10)..=MINUTE, faults);
 }
 
 fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &mut Vec<Fault>) {

@@ -22,6 +22,7 @@ use utoipa::{Modify, OpenApi};
         super::listen::listen,
         super::redis::run_command,
         super::redis::run_pipeline,
+        super::redis::run_transaction,
         super::whoami::whoami,
         super::health::alive,
         super::health::ready,

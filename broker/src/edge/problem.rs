@@ -65,11 +65,12 @@ fn jittered(wait: Duration) -> Duration {
 pub fn facts(error: &Error) -> Facts {
     use ProblemCode as Code;
     match error {
-        Error::Invalid(_) | Error::Command(_) | Error::Reload(ReloadError::Config(_)) => {
-            Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest)
-        }
+        Error::Invalid(_)
+        | Error::Command(_)
+        | Error::Reload(ReloadError::Config(_))
+        | Error::Cache(CacheError::CrossSlot { .. }) => Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest),
         Error::RequestTooLarge { .. } => Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge),
-        Error::ReplyTooLarge { .. } => {
+        Error::ReplyTooLarge { .. } | Error::Cache(CacheError::TooLong { .. }) => {
             Facts { outcome: Outcome::Applied, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
         }
         Error::RequestTimeout { .. } => Facts::refused(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout),

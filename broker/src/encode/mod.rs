@@ -5,6 +5,7 @@ pub mod lines;
 pub mod literal;
 pub mod params;
 pub mod reply;
+pub mod resp;
 pub mod rows;
 pub mod scalar;
 

@@ -5,9 +5,40 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, Bytes};
 use redis::{ServerError, Value};
 
+use super::resp::{self, Head, NotResp};
 use super::scalar::string;
+
+/// Answers to one or several commands, in their order.
+#[derive(Debug)]
+pub enum Replies {
+    /// As Redis wrote them, whole.
+    Wire(Bytes),
+    /// As the client library read them.
+    Tree(std::vec::IntoIter<Value>),
+}
+
+impl Replies {
+    /// Answers that the client library read.
+    pub fn tree(values: Vec<Value>) -> Self {
+        Self::Tree(values.into_iter())
+    }
+
+    /// Appends the next command's answer. True: it is a result, not an error. Errors: there is no more, or not of this kind.
+    pub fn write_next(&mut self, out: &mut Vec<u8>, encoding: ReplyEncoding) -> Result<bool, NotResp> {
+        match self {
+            Self::Wire(bytes) => {
+                let mut at = 0;
+                let ok = wire_reply(out, bytes, &mut at, encoding)?;
+                bytes.advance(at);
+                Ok(ok)
+            }
+            Self::Tree(values) => Ok(reply(out, &values.next().ok_or(NotResp)?, encoding)),
+        }
+    }
+}
 
 /// How strings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +76,72 @@ pub fn error_text(error: &ServerError) -> String {
     error.details().map_or_else(|| error.code().to_owned(), |details| format!("{} {details}", error.code()))
 }
 
+/// Appends the answer that begins at `at`, and moves `at` behind it.
+fn wire_reply(out: &mut Vec<u8>, bytes: &[u8], at: &mut usize, encoding: ReplyEncoding) -> Result<bool, NotResp> {
+    let Head { kind, line, next } = resp::head(bytes, *at)?.ok_or(NotResp)?;
+    if kind == b'-' {
+        *at = next;
+        out.extend_from_slice(b"{\"error\":");
+        string(out, line);
+        out.push(b'}');
+        return Ok(false);
+    }
+    out.extend_from_slice(b"{\"result\":");
+    if (kind, line) == (b'+', b"OK") {
+        *at = next;
+        out.extend_from_slice(b"\"OK\"");
+    } else {
+        wire_value(out, bytes, at, encoding)?;
+    }
+    out.push(b'}');
+    Ok(true)
+}
+
+/// Without recursion: a script may nest as deep as it likes.
+fn wire_value(out: &mut Vec<u8>, bytes: &[u8], at: &mut usize, encoding: ReplyEncoding) -> Result<(), NotResp> {
+    // What is still to come in each array around the next value.
+    let mut open: Vec<usize> = Vec::new();
+    loop {
+        let Head { kind, line, next } = resp::head(bytes, *at)?.ok_or(NotResp)?;
+        *at = next;
+        match kind {
+            b':' => out.extend_from_slice(line),
+            b'+' | b'-' => text(out, line, encoding),
+            b'$' => match resp::length(line)? {
+                None => out.extend_from_slice(b"null"),
+                Some(len) => {
+                    text(out, bytes.get(next..next + len).ok_or(NotResp)?, encoding);
+                    *at = next + len + 2;
+                }
+            },
+            b'*' => match resp::length(line)? {
+                None => out.extend_from_slice(b"null"),
+                Some(0) => out.extend_from_slice(b"[]"),
+                Some(items) => {
+                    out.push(b'[');
+                    open.push(items);
+                    continue;
+                }
+            },
+            _ => return Err(NotResp),
+        }
+        loop {
+            match open.last_mut() {
+                None => return Ok(()),
+                Some(1) => {
+                    open.pop();
+                    out.push(b']');
+                }
+                Some(left) => {
+                    *left -= 1;
+                    out.push(b',');
+                    break;
+                }
+            }
+        }
+    }
+}
+
 fn write(out: &mut Vec<u8>, value: &Value, encoding: ReplyEncoding) {
     match value {
         Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
@@ -79,7 +176,9 @@ fn text(out: &mut Vec<u8>, bytes: &[u8], encoding: ReplyEncoding) {
         ReplyEncoding::Plain => string(out, bytes),
         ReplyEncoding::Base64 => {
             out.push(b'"');
-            out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+            let (start, len) = (out.len(), base64::encoded_len(bytes.len(), true).unwrap_or(0));
+            out.resize(start + len, 0);
+            STANDARD.encode_slice(bytes, &mut out[start..]).expect("the length is the one it asks for");
             out.push(b'"');
         }
     }
@@ -87,7 +186,44 @@ fn text(out: &mut Vec<u8>, bytes: &[u8], encoding: ReplyEncoding) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A value as Redis writes it.
+    fn wire() -> impl Strategy<Value = Vec<u8>> {
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(|n| format!(":{n}\r\n").into_bytes()),
+            vec(any::<u8>(), 0..40)
+                .prop_map(|text| [format!("${}\r\n", text.len()).as_bytes(), &text, b"\r\n"].concat()),
+            "[ -~é]{0,20}".prop_map(|text| format!("+{text}\r\n").into_bytes()),
+            Just(b"+OK\r\n".to_vec()),
+            "(ERR|WRONGTYPE|MOVED|ODD) [!-~][ -~]{0,20}[!-~]".prop_map(|text| format!("-{text}\r\n").into_bytes()),
+            Just(b"$-1\r\n".to_vec()),
+            Just(b"*-1\r\n".to_vec()),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            vec(inner, 0..6).prop_map(|items| [format!("*{}\r\n", items.len()).into_bytes(), items.concat()].concat())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_copied_from_the_wire_is_what_the_client_library_would_read(
+            values in vec(wire(), 1..4), base64 in any::<bool>()
+        ) {
+            let encoding = if base64 { ReplyEncoding::Base64 } else { ReplyEncoding::Plain };
+            let parsed = values.iter().map(|value| redis::parse_redis_value(value).expect("is RESP")).collect();
+            let (mut copied, mut read) = (Replies::Wire(values.concat().into()), Replies::tree(parsed));
+            for _ in &values {
+                let (mut one, mut other) = (Vec::new(), Vec::new());
+                prop_assert_eq!(copied.write_next(&mut one, encoding), read.write_next(&mut other, encoding));
+                prop_assert_eq!(String::from_utf8_lossy(&one), String::from_utf8_lossy(&other));
+            }
+            prop_assert_eq!(copied.write_next(&mut Vec::new(), encoding), Err(NotResp));
+        }
+    }
 
     fn written(value: &Value, encoding: ReplyEncoding) -> String {
         let mut out = Vec::new();

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -46,15 +46,22 @@ pub struct Pipeline<R> {
 
 /// The connection ended before the answer was whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the shared connection ended before it answered")]
-pub struct Ended;
+pub enum Ended {
+    /// Before anything was sent.
+    #[error("the shared connection had ended")]
+    Before,
+    /// With the request on its way, or done.
+    #[error("the shared connection ended before it answered")]
+    Within,
+}
 
 struct Shared<R> {
     /// Locked to append one request, or to take all that have gathered.
     gathered: Mutex<Gathered<R>>,
     /// Requests that are not answered.
     depth: AtomicUsize,
-    has_ended: AtomicBool,
+    /// Why it ended, once it has.
+    ended: OnceLock<Arc<io::Error>>,
     driver: AtomicWaker,
 }
 
@@ -80,9 +87,9 @@ struct Waiting<R> {
 }
 
 impl<R: Send + 'static> Pipeline<R> {
-    /// Takes a connection that is ready for requests. The longest that any answer may take is `patience`: past it the connection
-    /// ends, for all its callers.
-    pub fn new<P, S>(stream: S, protocol: P, patience: Duration) -> Self
+    /// Takes a connection that is ready for requests. With `patience` that is the longest any answer may take: past it the
+    /// connection ends, for all its callers.
+    pub fn new<P, S>(stream: S, protocol: P, patience: Option<Duration>) -> Self
     where
         P: Protocol<Reader = R>,
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -90,7 +97,7 @@ impl<R: Send + 'static> Pipeline<R> {
         let shared = Arc::new(Shared {
             gathered: Mutex::new(Gathered { requests: BytesMut::new(), readers: Vec::new(), is_closed: false }),
             depth: AtomicUsize::new(0),
-            has_ended: AtomicBool::new(false),
+            ended: OnceLock::new(),
             driver: AtomicWaker::new(),
         });
         let driver = Driver {
@@ -110,7 +117,7 @@ impl<R: Send + 'static> Pipeline<R> {
 
     /// Sends the request that `write` appends, and waits for its answer. `since` is now, to those who have looked at the clock.
     ///
-    /// Cancel safe: what was sent is sent. Errors: [`Ended`]; the request may have been sent.
+    /// Cancel safe: what was sent is sent. Errors: [`Ended`].
     pub async fn ask(
         &self,
         since: Instant,
@@ -121,7 +128,7 @@ impl<R: Send + 'static> Pipeline<R> {
         {
             let mut gathered = self.shared.gathered();
             if gathered.is_closed {
-                return Err(Ended);
+                return Err(Ended::Before);
             }
             write(&mut gathered.requests);
             gathered.readers.push(Waiting { reader, since, caller });
@@ -132,7 +139,7 @@ impl<R: Send + 'static> Pipeline<R> {
                 self.shared.driver.wake();
             }
         }
-        answer.await.map_err(|_| Ended)
+        answer.await.map_err(|_| Ended::Within)
     }
 
     /// Requests that are not answered, those of callers who have left among them.
@@ -142,7 +149,12 @@ impl<R: Send + 'static> Pipeline<R> {
 
     /// True when it takes no more requests.
     pub fn has_ended(&self) -> bool {
-        self.shared.has_ended.load(Ordering::Acquire)
+        self.shared.gathered().is_closed
+    }
+
+    /// Why it ended, once it has.
+    pub fn why(&self) -> Option<Arc<io::Error>> {
+        self.shared.ended.get().cloned()
     }
 }
 
@@ -169,7 +181,7 @@ struct Driver<P: Protocol, S> {
     spare: Vec<Waiting<P::Reader>>,
     /// Whose answers are owed, in order.
     waiting: VecDeque<Waiting<P::Reader>>,
-    patience: Duration,
+    patience: Option<Duration>,
     /// When the last answer came.
     answered: Instant,
     /// Set while somebody waits.
@@ -178,12 +190,16 @@ struct Driver<P: Protocol, S> {
 
 impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, S> {
     async fn run(mut self) {
-        while poll_fn(|cx| self.poll(cx)).await.is_ok() {
+        let why = loop {
+            if let Err(why) = poll_fn(|cx| self.poll(cx)).await {
+                break why;
+            }
             // Whoever else is ready to ask does so before this is written: one write for all of them.
             tokio::task::yield_now().await;
             self.gather();
-        }
+        };
         // Dropping the rest tells their callers.
+        let _ = self.shared.ended.set(Arc::new(why));
     }
 
     /// Reads and writes until there are new requests and room for them. Errors: the connection is over.
@@ -245,8 +261,8 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
     /// Errors once the oldest request has waited for too long. The alarm is set for the oldest there was when it was set, so it
     /// goes off once in a while, not once a request.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while let Some(oldest) = self.waiting.front() {
-            let due = oldest.since + self.patience;
+        while let (Some(oldest), Some(patience)) = (self.waiting.front(), self.patience) {
+            let due = oldest.since + patience;
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
             if alarm.as_mut().poll(cx).is_pending() {
                 return Ok(());
@@ -274,7 +290,6 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
 
 impl<P: Protocol, S> Drop for Driver<P, S> {
     fn drop(&mut self) {
-        self.shared.has_ended.store(true, Ordering::Release);
         let mut gathered = self.shared.gathered();
         gathered.is_closed = true;
         gathered.readers.clear();

@@ -21,6 +21,11 @@ pub fn data(live: &Live) -> Router {
         .route("/v1/redis/{cache}", post(redis::run_command))
         .route("/v1/redis/{cache}/", post(redis::run_command))
         .route("/v1/redis/{cache}/pipeline", post(redis::run_pipeline))
+        .route("/v1/redis/{cache}/multi-exec", post(redis::run_transaction))
+        .route(
+            "/v1/redis/{cache}/{*command}",
+            get(redis::path::run_path).post(redis::path::run_path).put(redis::path::run_path),
+        )
         .route("/v1/whoami", get(whoami::whoami))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -34,6 +34,9 @@ pub async fn metrics(
     for endpoint in broker.databases.values().flat_map(|database| database.endpoints()) {
         endpoint.measure();
     }
+    for cache in broker.caches.values() {
+        cache.measure();
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], broker.metrics_text()).into_response()
 }

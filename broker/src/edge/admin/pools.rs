@@ -10,10 +10,11 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use crate::base::RequestId;
+use crate::base::{BackendName, RequestId};
 use crate::broker::Broker;
 use crate::edge::{auth, problem};
 use crate::pool::Endpoint;
+use crate::pool::redis::NodeStatus;
 use crate::pool::registry::Checkout;
 
 /// The table's columns; those of `PgBouncer`'s SHOW POOLS by their names there, where there are such.
@@ -52,7 +53,16 @@ pub async fn pools(
         return ([(CONTENT_TYPE, "text/plain; charset=utf-8")], table(&rows)).into_response();
     }
     let pools: Vec<Value> = endpoints.into_iter().map(pool).collect();
-    Json(json!({ "pools": pools })).into_response()
+    let caches = broker.caches.values().flat_map(|cache| cache.status().into_iter().map(move |s| (cache.name(), s)));
+    let caches: Vec<Value> = caches.map(|(name, status)| node(name, &status)).collect();
+    Json(json!({ "pools": pools, "caches": caches })).into_response()
+}
+
+fn node(cache: &BackendName, s: &NodeStatus) -> Value {
+    json!({
+        "cache": cache.as_str(), "endpoint": s.address, "state": s.state, "lanes": s.lanes, "connecting": s.connecting,
+        "idle": s.idle, "lent": s.lent, "max": s.max, "waiting": s.waiting,
+    })
 }
 
 fn pool(endpoint: &Arc<Endpoint>) -> Value {

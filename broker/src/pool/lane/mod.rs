@@ -216,7 +216,7 @@ async fn dial(endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Sh
     let answers = Answers::new(Arc::clone(&object.observed));
     Some(Shared {
         endpoint: Arc::downgrade(endpoint),
-        pipeline: Pipeline::new(DirectStream::new(object.channel.wire()), answers, PATIENCE),
+        pipeline: Pipeline::new(DirectStream::new(object.channel.wire()), answers, Some(PATIENCE)),
         object: Some(object),
         prepared: Mutex::new(PreparedCache::new(prepared_statements)),
         unused: Arc::default(),

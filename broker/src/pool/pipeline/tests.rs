@@ -32,7 +32,7 @@ impl Protocol for Lines {
 fn pipeline(capacity: usize) -> (Arc<Pipeline<String>>, DuplexStream, Arc<AtomicU32>) {
     let (near, far) = duplex(capacity);
     let unasked = Arc::new(AtomicU32::new(0));
-    (Arc::new(Pipeline::new(near, Lines(Arc::clone(&unasked)), PATIENCE)), far, unasked)
+    (Arc::new(Pipeline::new(near, Lines(Arc::clone(&unasked)), Some(PATIENCE))), far, unasked)
 }
 
 async fn ask(pipeline: &Pipeline<String>, text: &str) -> Result<String, Ended> {
@@ -122,8 +122,9 @@ async fn an_end_is_told_to_all_and_takes_no_more() {
         for caller in callers {
             answers.push(caller.await.expect("ends"));
         }
-        assert_eq!(answers, [Ok("x".to_owned()), Err(Ended), Err(Ended)]);
-        assert_eq!(ask(&pipeline, "late").await, Err(Ended));
+        assert_eq!(answers, [Ok("x".to_owned()), Err(Ended::Within), Err(Ended::Within)]);
+        assert_eq!(ask(&pipeline, "late").await, Err(Ended::Before));
+        assert!(pipeline.why().is_some());
         assert!(pipeline.has_ended());
     }
 }
@@ -142,7 +143,7 @@ async fn one_that_is_never_answered_ends_it_for_all() {
         };
         assert_eq!(tokio::join!(asking, answering).0, Ok("a".to_owned()));
     }
-    assert_eq!(ask(&pipeline, "b").await, Err(Ended));
+    assert_eq!(ask(&pipeline, "b").await, Err(Ended::Within));
     assert_eq!(start.elapsed(), PATIENCE / 2 * 3 + PATIENCE);
     assert!(pipeline.has_ended());
 }

@@ -3,7 +3,10 @@
 //! Every body is JSON of the exact shape those clients read: an object for one command, an array for a pipeline, and
 //! `{"error": …}` with a status that is not 2xx for a refusal as a whole.
 
+pub mod path;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -12,25 +15,28 @@ use axum::response::{IntoResponse, Response};
 use hearth_client::wire::RedisReply;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use redis::Pipeline;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::body;
 use super::call::{BackendPath, Call};
 use super::error::Error;
-use super::problem;
+use super::{auth, body, problem};
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
 use crate::config::Scope;
-use crate::encode::reply::{ReplyEncoding, refusal, reply};
+use crate::encode::reply::{Replies, ReplyEncoding, refusal, reply};
+use crate::encode::resp::NotResp;
 use crate::pool::Cache;
-use crate::query::command::{CommandError, command};
+use crate::pool::redis::Executed;
+use crate::query::command::{Command, CommandError, command};
 
 /// One answer a command, in the same order.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only its schema is used: the answers are written as they come")]
 struct RedisReplies(Vec<RedisReply<serde_json::Value>>);
+
+/// Room for a usual answer.
+const ANSWER_BYTES: usize = 128;
 
 /// An answer and its status.
 type Written = (StatusCode, Vec<u8>);
@@ -107,17 +113,60 @@ pub async fn run_pipeline(
     respond(call, ended)
 }
 
+/// Runs several Redis commands as one transaction: all of them without another's between, or none.
+#[utoipa::path(
+    post, path = "/v1/redis/{cache}/multi-exec", tag = "redis", operation_id = "redis_transaction", security(("key" = [])),
+    params(
+        ("cache" = String, Path, description = "The cache's name"),
+        ("upstash-encoding" = Option<String>, Header, description = "`base64`: every string in the results is base64"),
+        ("hearth-timeout-ms" = Option<u64>, Header, minimum = 1, description = "The caller's deadline for the whole request, in milliseconds"),
+    ),
+    request_body(content = Vec<Vec<serde_json::Value>>, description = "The commands"),
+    responses(
+        (status = 200, description = "An answer a command, in the same order; some may be errors", body = RedisReplies),
+        (status = 400, description = "EXECABORT: nothing ran; or a malformed or forbidden command", body = RedisReply<serde_json::Value>),
+        (status = 401, description = "WRONGPASS", body = RedisReply<serde_json::Value>),
+        (status = 403, description = "The key has no scope `redis`", body = RedisReply<serde_json::Value>),
+        (status = 404, description = "No such cache", body = RedisReply<serde_json::Value>),
+        (status = 408, description = "The body came too slowly", body = RedisReply<serde_json::Value>),
+        (status = 413, description = "The body is too large", body = RedisReply<serde_json::Value>),
+        (status = 429, description = "The tenant's limits", body = RedisReply<serde_json::Value>),
+        (status = 500, description = "A bug in the broker", body = RedisReply<serde_json::Value>),
+        (status = 502, description = "The connection died", body = RedisReply<serde_json::Value>),
+        (status = 503, description = "Redis takes no connection, or the broker is shutting down", body = RedisReply<serde_json::Value>),
+        (status = 504, description = "No answer before the deadline", body = RedisReply<serde_json::Value>),
+    )
+)]
+pub async fn run_transaction(
+    State(broker): State<Arc<Broker>>,
+    Extension(request_id): Extension<RequestId>,
+    BackendPath(cache): BackendPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let mut call = Call::new(request_id);
+    let ended = transaction(&broker, &mut call, &cache, &headers, body).await;
+    respond(call, ended)
+}
+
 async fn one(broker: &Broker, call: &mut Call, cache: &str, headers: &HeaderMap, body: Body) -> Result<Written, Error> {
-    let (cache, body, deadline, max) = admitted(broker, call, cache, headers, body).await?;
-    let encoding = encoding(headers)?;
-    let raw: &RawValue = parse(&body)?;
-    let command = command(raw)?;
+    let asked = admitted(broker, call, cache, headers, body).await?;
+    let command = command(parse(&asked.body)?)?;
+    run(call, &asked, command).await
+}
+
+/// Runs one command, over a lane or, where it waits, on a connection of its own.
+async fn run(call: &mut Call, asked: &Asked, command: Command<'_>) -> Result<Written, Error> {
     let start = Instant::now();
-    let value = cache.run(&command, deadline).await?;
-    call.spent(std::time::Duration::ZERO, start.elapsed());
-    let mut out = Vec::new();
-    let ok = reply(&mut out, &value, encoding);
-    within(&out, max.bytes)?;
+    let answer = if command.wait.is_some() {
+        asked.cache.wait(command.args.get(1).map(|key| &**key), |most| command.within(most), asked.deadline).await
+    } else {
+        asked.cache.run(&command.args, asked.most_wire_bytes(), asked.deadline).await
+    };
+    call.spent(Duration::ZERO, start.elapsed());
+    let mut out = Vec::with_capacity(ANSWER_BYTES);
+    let ok = answer?.write_next(&mut out, asked.encoding)?;
+    asked.within(&out)?;
     Ok((if ok { StatusCode::OK } else { StatusCode::BAD_REQUEST }, out))
 }
 
@@ -128,40 +177,108 @@ async fn many(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Written, Error> {
-    let (cache, body, deadline, max) = admitted(broker, call, cache, headers, body).await?;
-    let items: Vec<&RawValue> = parse(&body)?;
-    if items.is_empty() {
-        return Err(CommandError::Malformed("empty pipeline request".to_owned()).into());
-    }
-    if items.len() > max.commands {
-        let text = format!("ERR a pipeline may hold {} commands, not {}", max.commands, items.len());
-        return Err(Error::Invalid(text));
-    }
-    let encoding = encoding(headers)?;
+    let asked = admitted(broker, call, cache, headers, body).await?;
     // A command that is refused here leaves a hole; the others keep their order around it.
-    let checked: Vec<_> = items.into_iter().map(command).collect();
-    let mut pipeline = Pipeline::with_capacity(checked.len());
-    for command in checked.iter().flatten() {
-        pipeline.add_command(command.clone());
-    }
+    let mut sent = Vec::new();
+    let refused: Vec<Option<CommandError>> = asked
+        .commands("pipeline")?
+        .into_iter()
+        .map(|raw| among_others(raw).map(|command| sent.push(command.args)).err())
+        .collect();
     let start = Instant::now();
-    let values = if pipeline.is_empty() { Vec::new() } else { cache.run_all(&pipeline, deadline).await? };
-    call.spent(std::time::Duration::ZERO, start.elapsed());
-    let mut values = values.into_iter();
-    let mut out = b"[".to_vec();
-    for (index, command) in checked.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
+    let mut answers = if sent.is_empty() {
+        Replies::tree(Vec::new())
+    } else {
+        asked.cache.run_all(&sent, asked.most_wire_bytes(), asked.deadline).await?
+    };
+    call.spent(Duration::ZERO, start.elapsed());
+    let mut out = Vec::with_capacity(ANSWER_BYTES);
+    for (index, refused) in refused.iter().enumerate() {
+        out.push(if index == 0 { b'[' } else { b',' });
+        match refused {
+            Some(error) => refusal(&mut out, &error.to_string()),
+            None => drop(answers.write_next(&mut out, asked.encoding)?),
         }
-        match (command, command.is_ok().then(|| values.next()).flatten()) {
-            (Err(error), _) => refusal(&mut out, &error.to_string()),
-            (Ok(_), Some(value)) => drop(reply(&mut out, &value, encoding)),
-            (Ok(_), None) => refusal(&mut out, "ERR no answer"),
-        }
-        within(&out, max.bytes)?;
+        asked.within(&out)?;
     }
     out.push(b']');
     Ok((StatusCode::OK, out))
+}
+
+async fn transaction(
+    broker: &Broker,
+    call: &mut Call,
+    cache: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Written, Error> {
+    let asked = admitted(broker, call, cache, headers, body).await?;
+    let commands = asked.commands("transaction")?.into_iter().enumerate().map(|(index, raw)| {
+        let refused = |error| CommandError::InTransaction { index, error: Box::new(error) };
+        among_others(raw).map(|command| command.args).map_err(refused)
+    });
+    let commands = commands.collect::<Result<Vec<_>, _>>()?;
+    let start = Instant::now();
+    let executed = asked.cache.transaction(&commands, asked.deadline).await;
+    call.spent(Duration::ZERO, start.elapsed());
+    let mut out = Vec::new();
+    let answers = match executed? {
+        Executed::Ran(answers) => answers,
+        Executed::Discarded(why) => {
+            refusal(&mut out, &why);
+            return Ok((StatusCode::BAD_REQUEST, out));
+        }
+    };
+    for (index, answer) in answers.iter().enumerate() {
+        out.push(if index == 0 { b'[' } else { b',' });
+        reply(&mut out, answer, asked.encoding);
+        asked.within(&out)?;
+    }
+    out.push(b']');
+    Ok((StatusCode::OK, out))
+}
+
+/// A command of several: it may not wait, since the others would.
+fn among_others(raw: &RawValue) -> Result<Command<'_>, CommandError> {
+    let command = command(raw)?;
+    if command.wait.is_some() { Err(CommandError::WaitsAmongOthers(command.name())) } else { Ok(command) }
+}
+
+/// A request that was let in, with its body.
+struct Asked {
+    cache: Arc<Cache>,
+    body: bytes::Bytes,
+    deadline: Deadline,
+    encoding: ReplyEncoding,
+    max_commands: usize,
+    /// Unit: bytes of encoded answer.
+    max_bytes: u64,
+}
+
+impl Asked {
+    /// The body's commands, none of them read yet.
+    fn commands(&self, what: &str) -> Result<Vec<&RawValue>, Error> {
+        let items: Vec<&RawValue> = parse(&self.body)?;
+        if items.is_empty() {
+            return Err(CommandError::Malformed(format!("empty {what} request")).into());
+        }
+        if items.len() > self.max_commands {
+            let text = format!("ERR a {what} may hold {} commands, not {}", self.max_commands, items.len());
+            return Err(Error::Invalid(text));
+        }
+        Ok(items)
+    }
+
+    /// Errors once an answer passes the tenant's limit. The commands have run.
+    fn within(&self, out: &[u8]) -> Result<(), Error> {
+        if out.len() as u64 > self.max_bytes { Err(Error::ReplyTooLarge { limit: self.max_bytes }) } else { Ok(()) }
+    }
+
+    /// An answer that is longer as Redis writes it is over the limit as JSON too: of small values JSON is the shorter, but not
+    /// by more than half. It is then thrown away as it comes.
+    fn most_wire_bytes(&self) -> usize {
+        usize::try_from(self.max_bytes).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(1024)
+    }
 }
 
 async fn admitted(
@@ -170,27 +287,21 @@ async fn admitted(
     cache: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Arc<Cache>, bytes::Bytes, Deadline, Most), Error> {
+) -> Result<Asked, Error> {
     let (principal, deadline) = call.identify(broker, headers)?;
     principal.needs(&[Scope::Redis])?;
     let tenant = &principal.tenant;
     let (cache, metrics) = tenant.caches.get(cache).ok_or_else(|| Error::UnknownCache(cache.to_owned()))?;
     call.admit(tenant, metrics)?;
     let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
-    let most = Most { commands: tenant.limits.max_pipeline as usize, bytes: tenant.limits.max_result_bytes };
-    Ok((Arc::clone(cache), body, deadline, most))
-}
-
-/// What one request may have.
-struct Most {
-    commands: usize,
-    /// Unit: bytes of encoded answer.
-    bytes: u64,
-}
-
-/// Errors once an answer passes the tenant's limit. The commands have run.
-fn within(out: &[u8], max_bytes: u64) -> Result<(), Error> {
-    if out.len() as u64 > max_bytes { Err(Error::ReplyTooLarge { limit: max_bytes }) } else { Ok(()) }
+    Ok(Asked {
+        cache: Arc::clone(cache),
+        body,
+        deadline,
+        encoding: encoding(headers)?,
+        max_commands: tenant.limits.max_pipeline as usize,
+        max_bytes: tenant.limits.max_result_bytes,
+    })
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, CommandError> {
@@ -202,6 +313,13 @@ fn encoding(headers: &HeaderMap) -> Result<ReplyEncoding, Error> {
         None => Ok(ReplyEncoding::Plain),
         Some(b"base64") => Ok(ReplyEncoding::Base64),
         Some(_) => Err(Error::Invalid("ERR Upstash-Encoding must be base64".to_owned())),
+    }
+}
+
+impl From<NotResp> for Error {
+    /// What came was taken apart when it arrived, and one answer a command was asked for.
+    fn from(_: NotResp) -> Self {
+        Self::Internal
     }
 }
 
@@ -223,7 +341,7 @@ fn respond(call: Call, ended: Result<Written, Error>) -> Response {
 /// In Redis' own style: an upper-case word first.
 fn text(error: &Error) -> String {
     match error {
-        Error::Auth(super::auth::AuthError::Scope(_)) => "NOPERM this key may not run Redis commands".to_owned(),
+        Error::Auth(auth::AuthError::Scope(_)) => "NOPERM this key may not run Redis commands".to_owned(),
         Error::Auth(_) => "WRONGPASS invalid or missing auth token".to_owned(),
         Error::Admission(_) => format!("ERR max requests limit exceeded: {error}"),
         Error::RequestTooLarge { limit } => format!("ERR max request size exceeded. Limit: {limit} bytes"),
