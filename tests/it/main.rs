@@ -2,6 +2,7 @@
 
 mod access;
 mod batch;
+mod chaos;
 mod client;
 mod client_bulk;
 mod command_line;
@@ -10,15 +11,20 @@ mod contract;
 mod copy;
 mod failover;
 mod faults;
+mod hazards;
 mod hygiene;
+mod isolation;
 mod lanes;
 mod listen;
 mod load;
 mod openapi;
+mod overload;
 mod pools;
 mod redis;
 mod reload;
 mod seeing;
 mod statements;
+mod storm;
 mod stream;
+mod succession;
 mod types;

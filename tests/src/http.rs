@@ -20,9 +20,14 @@ pub struct Answer {
 impl Answer {
     /// Reads a response to its end.
     pub async fn read(response: Response) -> Self {
+        Self::whole(response).await.expect("the body arrives")
+    }
+
+    /// Reads a response to its end; `None` where it is cut.
+    pub async fn whole(response: Response) -> Option<Self> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.expect("the body arrives");
-        Self { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+        let text = response.text().await.ok()?;
+        Some(Self { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text })
     }
 
     /// The problem's code; empty without one.

@@ -3,16 +3,22 @@
 
 pub mod events;
 pub mod eventually;
+pub mod ground;
 pub mod http;
 pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod replica;
+pub mod seeded;
+pub mod served;
 pub mod stack;
 pub mod tls;
 
 pub use eventually::eventually;
+pub use ground::Ground;
 pub use http::Answer;
 pub use process::Hearth;
 pub use replica::Replica;
+pub use seeded::{Seeded, knob, permille};
+pub use served::{Key, Served};
 pub use stack::{Options, Stack};

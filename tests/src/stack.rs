@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
+use crate::ground::Ground;
 use crate::http::Answer;
 use crate::proxy::Proxy;
 use crate::replica::Replica;
@@ -22,6 +23,7 @@ use crate::tls;
 
 /// What a test wants to be different.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that a test asks for by name")]
 pub struct Options {
     /// Most connections of the broker.
     pub pool_max: u32,
@@ -31,9 +33,11 @@ pub struct Options {
     pub tenant: String,
     /// Put a proxy between broker and PostgreSQL.
     pub proxy: bool,
+    /// Put a proxy between broker and Redis.
+    pub redis_proxy: bool,
     /// TOML for the `[server]` section.
     pub server: String,
-    /// More of the configuration; `{id}` and `{sha256}` stand for a second key's.
+    /// More of the configuration; `{port}` stands for the port at which the broker finds PostgreSQL.
     pub more: String,
     /// More parameters of the database's URL; `{ca}` stands for the certificate of the server's root.
     pub url_parameters: String,
@@ -50,6 +54,7 @@ impl Default for Options {
             limits: String::new(),
             tenant: String::new(),
             proxy: false,
+            redis_proxy: false,
             server: String::new(),
             more: String::new(),
             url_parameters: "sslmode=disable".to_owned(),
@@ -69,6 +74,8 @@ pub struct Stack {
     pub proxy: Option<Proxy>,
     /// The cache server.
     pub redis: PrivateRedis,
+    /// The proxy before it, if there is one.
+    pub redis_proxy: Option<Proxy>,
     /// Where they live.
     pub scratch: Scratch,
     /// The broker as it was started, to look inside. After a reload it is the one that was replaced.
@@ -106,16 +113,11 @@ impl Stack {
 
     /// Starts the world with something different.
     pub async fn with(options: Options) -> Self {
-        let scratch = Scratch::new("hearth-test").expect("a scratch folder");
-        let (postgres, redis) = tokio::join!(PrivatePostgres::start(&scratch), PrivateRedis::start(&scratch));
-        let (mut postgres, redis) = (postgres.expect("PostgreSQL starts"), redis.expect("Redis starts"));
+        let Ground { mut postgres, redis, scratch } = Ground::start(&[]).await;
         if options.tls {
             tls::give_certificate(&mut postgres, &scratch).await;
         }
         let url_parameters = options.url_parameters.replace("{ca}", &tls::root(&scratch).display().to_string());
-        let admin = postgres.admin("postgres").await.expect("connects");
-        admin.batch_execute("CREATE ROLE app LOGIN PASSWORD 'hidden-password'").await.expect("makes the role");
-        admin.batch_execute("CREATE DATABASE app OWNER app").await.expect("makes the database");
         let witness = postgres.admin("app").await.expect("connects");
         let replica =
             if options.replica { Some(confirming_replica(&postgres, &witness, &scratch).await) } else { None };
@@ -123,6 +125,8 @@ impl Stack {
             .as_ref()
             .map(|replica| format!("\"postgres://app@localhost:{}/app?sslmode=disable\"", replica.port));
         let proxy = if options.proxy { Some(Proxy::start(postgres.port).await) } else { None };
+        let port = proxy.as_ref().map_or(postgres.port, |proxy| proxy.port);
+        let redis_proxy = if options.redis_proxy { Some(Proxy::start(redis.port).await) } else { None };
         let [all, reader, redis_only, expired, other] = std::array::from_fn(|_| NewKey::random());
         let key = |key: &NewKey, scopes: &str, more: &str| {
             format!("{{ id = \"{}\", sha256 = \"{}\", scopes = {scopes}{more} }}", key.id, key.sha256)
@@ -141,16 +145,16 @@ impl Stack {
              [tenants.acme]\ndatabases = [\"app\"]\ncaches = [\"main\"]\nkeys = [{keys}]\nlimits = {{ {} }}\n{}\n\
              [tenants.other]\nkeys = [{}]\n{}\n",
             options.server,
-            proxy.as_ref().map_or(postgres.port, |proxy| proxy.port),
+            port,
             url_parameters,
             options.pool_max,
             replicas.unwrap_or_default(),
-            redis.port,
+            redis_proxy.as_ref().map_or(redis.port, |proxy| proxy.port),
             redis.password,
             options.limits,
             options.tenant,
             key(&other, "[\"sql:read\", \"sql:write\", \"redis\"]", ""),
-            options.more,
+            options.more.replace("{port}", &port.to_string()),
         );
         let file = scratch.path().join("hearth.toml");
         std::fs::write(&file, text).expect("writes");
@@ -171,6 +175,7 @@ impl Stack {
             replica,
             proxy,
             redis,
+            redis_proxy,
             scratch,
             broker,
             live,

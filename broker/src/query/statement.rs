@@ -129,7 +129,7 @@ impl<'a> Statement<'a> {
         Ok(Self { sql, params, types, format, search_path: None, reading })
     }
 
-    /// Reads a COPY. Errors: [`QueryError::Refused`] for anything else.
+    /// Reads a COPY. Errors: [`QueryError::Refused`] for anything else, and for what [`Statement::new`] refuses for its functions.
     pub fn copy(sql: &'a str, direction: CopyDirection, format: Format) -> Result<Self, QueryError> {
         if sql.contains('\0') {
             return Err(QueryError::Refused("the statement contains a NUL character".to_owned()));
@@ -141,6 +141,9 @@ impl<'a> Statement<'a> {
                 CopyDirection::Out => "COPY … TO STDOUT",
             };
             return Err(QueryError::Refused(format!("`sql` must be a {wanted} here")));
+        }
+        if let Some(refusal) = reads_session(&reading) {
+            return Err(QueryError::Refused(refusal));
         }
         Ok(Self { sql, params: Vec::new(), types: None, format, search_path: None, reading })
     }
@@ -259,6 +262,11 @@ fn refusal(reading: &Reading) -> Option<String> {
     if first == "copy" {
         return Some("COPY does not run as a query: use the copy endpoint".to_owned());
     }
+    reads_session(reading)
+}
+
+/// What a statement would learn of others who used its session.
+fn reads_session(reading: &Reading) -> Option<String> {
     let reads = reading.calls.iter().find(|call| READS_SESSION.contains(&call.word.as_str()))?;
     Some(format!("{}() has no meaning here, since requests share connections: use RETURNING", reads.word))
 }

@@ -32,6 +32,11 @@ pub struct PrivatePostgres {
 impl PrivatePostgres {
     /// Makes a cluster in the scratch folder and starts it. Errors: no server program, or what the server said.
     pub async fn start(scratch: &Scratch) -> Result<Self, Box<dyn Error>> {
+        Self::start_with(scratch, &[]).await
+    }
+
+    /// The same with more settings, each as `name=value`.
+    pub async fn start_with(scratch: &Scratch, settings: &[&str]) -> Result<Self, Box<dyn Error>> {
         let password = random_word();
         let data = scratch.path().join("postgres");
         init(scratch, &data, &password).await?;
@@ -50,6 +55,10 @@ impl PrivatePostgres {
             "shared_buffers=32MB".to_owned(),
             "log_min_messages=fatal".to_owned(),
         ] {
+            command.arg("-c").arg(setting);
+        }
+        // The last one of a name counts.
+        for setting in settings {
             command.arg("-c").arg(setting);
         }
         let log = std::fs::OpenOptions::new().append(true).create(true).open(scratch.path().join("postgres.log"))?;
@@ -109,6 +118,11 @@ impl PrivatePostgres {
     /// Stops the server for good.
     pub async fn stop(mut self) {
         let _ = self.halt("INT").await;
+    }
+
+    /// The process id of the server.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The cluster's folder.
