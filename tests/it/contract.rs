@@ -201,6 +201,7 @@ async fn operations_pages_are_there_without_a_key() {
         "/v1/db/{database}/listen/{channel}",
         "/v1/redis/{cache}",
         "/v1/redis/{cache}/pipeline",
+        "/v1/redis/{cache}/multi-exec",
         "/v1/whoami",
         "/v1/db/{database}/batch",
         "/v1/db/{database}/statements/{name}",

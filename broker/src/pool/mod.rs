@@ -3,7 +3,8 @@
 //!
 //! A [`Database`] has one [`Endpoint`] a server; a [`Server`] is shared by all pools that log in there. `route` chooses the
 //! endpoint, `checkout` and `opener` get a session from it, `lease` brings it back, `monitor` watches the server, `upkeep` and
-//! `plan` keep the pools in shape. `backoff`, `breaker`, `budget`, `demand`, `forecast`, `health`, `load`,
+//! `plan` keep the pools in shape; `lane` shares sessions over `pipeline`, as `redis` does. `registry` and `leaks` know who holds what,
+//! `journal`, `decision` and `measure` tell. `backoff`, `breaker`, `budget`, `demand`, `forecast`, `health`, `load`,
 //! `service_time`, `share` and `sizing` are rules without I/O.
 
 pub mod backoff;

@@ -149,7 +149,7 @@ impl<R: Send + 'static> Pipeline<R> {
 
     /// True when it takes no more requests.
     pub fn has_ended(&self) -> bool {
-        self.shared.gathered().is_closed
+        self.shared.ended.get().is_some()
     }
 
     /// Why it ended, once it has.
@@ -290,6 +290,7 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
 
 impl<P: Protocol, S> Drop for Driver<P, S> {
     fn drop(&mut self) {
+        let _ = self.shared.ended.set(Arc::new(io::ErrorKind::ConnectionAborted.into()));
         let mut gathered = self.shared.gathered();
         gathered.is_closed = true;
         gathered.readers.clear();

@@ -188,7 +188,9 @@ impl Node {
 
     /// True where the connection has died, or may have unnoticed: long unused, or another one has broken since.
     fn is_doubtful(&self, open: &Open, now: Instant) -> bool {
-        now - open.used > IDLE_DOUBT || open.failures != self.lanes.failures.load(Ordering::Acquire)
+        open.line.is_broken()
+            || now - open.used > IDLE_DOUBT
+            || open.failures != self.lanes.failures.load(Ordering::Acquire)
     }
 
     fn broke(&self, index: usize, line: &Arc<Line>) {
