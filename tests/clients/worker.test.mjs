@@ -1,7 +1,7 @@
 // The Worker of edge-example in workerd, the runtime it is deployed to, against a broker of its own.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 
 import { inRepo, psql, startHearth } from './lib.mjs';
@@ -84,6 +84,7 @@ describe('the Worker of edge-example', { timeout: 60_000 }, () => {
   it('gives up on a broker that takes a request and never answers', async () => {
     hearth.child.process.kill('SIGSTOP');
     try {
+      await allStopped(hearth.child.process.pid);
       const { status, body } = await ask(worker, 'GET', '/users');
       assert.deepEqual([status, body.code, body.outcome], [504, 'broker_timeout', 'unknown']);
     } finally {
@@ -99,6 +100,14 @@ describe('the Worker of edge-example', { timeout: 60_000 }, () => {
     await assert.rejects(psql(hearth.database_url, 'SELECT 1'), /refused|does not exist|No such file/, 'its database is gone');
   });
 });
+
+/** Waits until every thread of a process stands still: until then one of them may still answer. */
+async function allStopped(pid) {
+  const tasks = `/proc/${pid}/task`;
+  if (!existsSync(tasks)) return;
+  const state = (task) => readFileSync(`${tasks}/${task}/stat`, 'utf8').replace(/^.*\) /s, '')[0];
+  while (!readdirSync(tasks).every((task) => state(task) === 'T')) await new Promise((resume) => setTimeout(resume, 5));
+}
 
 /** Runs the Worker as its wrangler.toml says, with the two bindings that a deploy sets. */
 async function startWorker(hearth, key) {
