@@ -127,7 +127,7 @@ pub struct PoolConfig {
     /// Range: 1 to 1000.
     pub max: u32,
     /// Most sessions shared by many callers' short reads, among the `max`: statements that can have no effect and were fast and
-    /// small before. There is one, and more only while that carries more; at most a quarter of `max`. 0 switches them off.
+    /// small before. There are two, and more only while that carries more; at most a quarter of `max`. 0 switches them off.
     /// Default: 2. Range: 0 to 16.
     pub lanes: u32,
     /// Whether demand that is foreseen opens connections ahead of it, within `max` and the server's room. Default: `shadow`.
