@@ -290,8 +290,9 @@ impl Endpoint {
         let held = self.conserved.swap(holds, Ordering::AcqRel);
         if held && !holds {
             self.metrics.conservation_failures.inc();
-            let (open, alive) = (self.ledger.total(), self.ledger.alive());
-            tracing::error!(backend.name = %self.backend, server.address = %self.address, open, alive, "connections to `{}` do not add up: {open} by state, {alive} by socket", self.address);
+            let (states, alive) = (self.ledger.states(), self.ledger.alive());
+            let idle = self.idle.status().available;
+            tracing::error!(backend.name = %self.backend, server.address = %self.address, alive, "connections to `{}` do not add up: {states} by state, {alive} by socket, {idle} to be had", self.address);
         }
     }
 }

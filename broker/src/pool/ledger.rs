@@ -60,6 +60,12 @@ impl Ledger {
         self.counts.iter().map(|count| count.load(Ordering::Acquire)).sum()
     }
 
+    /// Every count, in words.
+    pub fn states(&self) -> String {
+        let counts: Vec<_> = State::ALL.iter().map(|state| format!("{} {state:?}", self.count(*state))).collect();
+        counts.join(", ").to_lowercase()
+    }
+
     /// Sessions that are open.
     pub fn open(&self) -> usize {
         self.total().saturating_sub(self.count(State::Connecting))

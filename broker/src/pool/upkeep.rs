@@ -112,6 +112,7 @@ async fn prove(endpoint: &Arc<Endpoint>, mut object: Object<Session>) {
 /// Every session is somewhere, and every socket has a session.
 async fn conserved(endpoint: &Endpoint) {
     for _ in 0..LOOKS {
+        endpoint.lanes.bury(endpoint);
         if endpoint.is_conserved() {
             return endpoint.note_conserved(true);
         }

@@ -143,6 +143,13 @@ impl Lanes {
         (ahead < DEPTH).then(|| Place { shared, ahead, endpoint: Arc::clone(endpoint) })
     }
 
+    /// Lets go of lanes that have ended, or must: where nobody asks for one, nobody else would notice.
+    pub(super) fn bury(&self, endpoint: &Endpoint) {
+        for lane in &self.all {
+            drop(lane.session(endpoint));
+        }
+    }
+
     /// Closes every lane once its callers are done.
     pub fn close(&self) {
         for lane in &self.all {
