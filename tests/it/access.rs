@@ -145,4 +145,21 @@ async fn the_admin_interface_wants_its_own_key_and_tells_the_indicators() {
         assert!(text.contains(line), "{line} in\n{text}");
     }
     assert_eq!(stack.send(stack.get("/metrics")).await.status, 404, "not on the data listener");
+    let closed = [
+        ("GET", "/metrics"),
+        ("GET", "/admin/v1/pools"),
+        ("GET", "/admin/v1/events"),
+        ("GET", "/admin/v1/decisions"),
+        ("POST", "/admin/v1/reload"),
+        ("POST", "/admin/v1/databases/app/pause"),
+        ("POST", "/admin/v1/databases/app/resume"),
+        ("POST", "/admin/v1/databases/app/reconnect"),
+    ];
+    for (method, path) in closed {
+        let method = method.parse().expect("a method");
+        let asked = reqwest::Client::new().request(method, format!("{}{path}", stack.admin_url));
+        stack.send(asked.bearer_auth(&stack.key)).await.assert_problem(401, "unauthenticated", "not_applied");
+    }
+    stack.ok("SELECT 1").await;
+    assert_eq!(stack.live.now().generation, 1, "nothing was done");
 }

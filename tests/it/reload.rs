@@ -28,6 +28,11 @@ fn limits(text: &str) -> Options {
     Options { limits: text.to_owned(), ..Options::default() }
 }
 
+/// A pool has several sessions and any of them may answer: the server is asked whether this one is there.
+async fn is_there(stack: &Stack, pid: &Value) -> bool {
+    stack.count(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")).await == 1
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_in_force_with_the_answer() {
     let stack = Stack::with(limits("requests_per_second = 1000, burst = 1000")).await;
@@ -91,7 +96,7 @@ async fn a_bad_file_changes_nothing_and_every_fault_is_told() {
     std::fs::remove_file(&stack.config).expect("was there");
     stack.reload().await.assert_problem(400, "invalid_request", "not_applied");
     assert!(metrics(&stack).await.contains("hearth_config_reload_success 0"));
-    assert_eq!(stack.ok("SELECT pg_backend_pid()").await.first(), before.first(), "the same session");
+    assert!(is_there(&stack, before.first()).await, "the session is kept");
     assert_eq!(stack.live.now().generation, 1);
     std::fs::write(&stack.config, good).expect("writes");
     assert_eq!(stack.reload().await.status, 200);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
-use crate::base::{BackendName, Deadline};
+use crate::base::{BackendName, Deadline, chain};
 use crate::pool::{Cache, Database};
 
 /// How long opening pools may take. Callers are served meanwhile, as far as there is something to serve them with.
@@ -76,15 +76,4 @@ impl Pools {
 fn only<T>(all: &BTreeMap<BackendName, Arc<T>>, other: Option<&BTreeMap<BackendName, Arc<T>>>) -> Vec<Arc<T>> {
     let is_there = |name, it| other.and_then(|other| other.get(name)).is_some_and(|known| Arc::ptr_eq(known, it));
     all.iter().filter(|(name, it)| !is_there(*name, *it)).map(|(_, it)| Arc::clone(it)).collect()
-}
-
-/// An error with all its causes, for one log line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

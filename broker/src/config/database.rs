@@ -136,7 +136,8 @@ pub struct PoolConfig {
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
     pub connect_timeout: Duration,
-    /// A connection older than this is replaced when it comes back. Unit: duration. Default: `30m`. Range: `1s..=7d`.
+    /// About how long a connection is used. They are replaced one at a time, at most one in each `max_lifetime` ÷ their number, so that
+    /// those opened together do not go together. Unit: duration. Default: `30m`. Range: `1s..=7d`.
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
     pub max_lifetime: Duration,

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use tokio_postgres::config::SslMode;
 
+use crate::base::chain;
+
 /// How far TLS to the database goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
@@ -80,16 +82,6 @@ fn percent_decoded(text: &str) -> Result<String, String> {
         .decode_utf8()
         .map(std::borrow::Cow::into_owned)
         .map_err(|_| "sslrootcert is not UTF-8".to_owned())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ fn verdict(endpoint: &Endpoint, session: &Session, now: Instant, surplus: &mut S
     }
     let age = now - session.opened;
     let lifetime = endpoint.max_lifetime();
-    if age > lifetime || (sizing::is_old(age, lifetime) && endpoint.may_retire(now)) {
+    // Also past its lifetime it waits for its turn: those that were opened together would go together.
+    if sizing::is_old(age, lifetime) && endpoint.may_retire(now) {
         return Some(CloseReason::Lifetime);
     }
     let idle = now - session.returned;

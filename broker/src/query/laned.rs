@@ -53,8 +53,9 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
     let place = run.database.lane(run.unit.want(run.at_least))?;
     let started = Instant::now();
     let _active = run.metrics.active();
-    // A lane answers or ends within its patience, so that only a closer deadline needs a timer of its own.
-    let ended = if run.deadline.at() > started + PATIENCE {
+    // A lane answers or ends within its patience, once to prepare and once to run, so that only a closer deadline needs a timer of
+    // its own.
+    let ended = if run.deadline.at() > started + 2 * PATIENCE {
         on(run, statement, &place, &key, started).await
     } else {
         let Ok(ended) = timeout_at(run.deadline.at(), on(run, statement, &place, &key, started)).await else {

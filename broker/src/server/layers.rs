@@ -13,17 +13,16 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
-use hearth_client::wire::header;
 use http::HeaderValue;
 
 use super::compress;
 use crate::base::RequestId;
-use crate::broker::Broker;
-use crate::edge::{Error, guarded, problem};
+use crate::broker::{Broker, Live};
+use crate::edge::{Error, auth, guarded, header, problem};
 
 /// The first three, in one function: each is a few lines, and one boxed future a request is enough.
 pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::from_header(request.headers().get(header::REQUEST_ID).map(HeaderValue::as_bytes));
+    let id = RequestId::from_header(request.headers().get(&header::REQUEST_ID).map(HeaderValue::as_bytes));
     request.extensions_mut().insert(id.clone());
     // Before the question whether the broker drains: a request that slipped in between would be cut.
     let in_flight = broker.requests.token();
@@ -40,14 +39,25 @@ pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, nex
 
 /// The request id alone, for the admin interface: it stays open while the broker drains, and is not counted.
 pub async fn identify(mut request: Request, next: Next) -> Response {
-    let id = RequestId::from_header(request.headers().get(header::REQUEST_ID).map(HeaderValue::as_bytes));
+    let id = RequestId::from_header(request.headers().get(&header::REQUEST_ID).map(HeaderValue::as_bytes));
     request.extensions_mut().insert(id.clone());
     echoed(next.run(request).await, &id)
 }
 
+/// Operators only: everything of the admin interface but the probes.
+pub async fn operators(State(live): State<Live>, request: Request, next: Next) -> Response {
+    // Not held on: a reload must not wait for the request that asks for it.
+    let refused = auth::admin(&live.now(), request.headers()).err();
+    match (refused, request.extensions().get::<RequestId>()) {
+        (None, _) => next.run(request).await,
+        (Some(error), Some(id)) => problem::plain(id, &error.into()),
+        (Some(error), None) => problem::plain(&RequestId::from_header(None), &error.into()),
+    }
+}
+
 fn echoed(mut response: Response, id: &RequestId) -> Response {
     let value = HeaderValue::from_str(id.as_str()).expect("a request id is plain ASCII");
-    response.headers_mut().insert(header::REQUEST_ID, value);
+    response.headers_mut().insert(&header::REQUEST_ID, value);
     response
 }
 

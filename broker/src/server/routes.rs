@@ -48,6 +48,8 @@ pub fn admin(live: &Live) -> Router {
         .route("/admin/v1/databases/{database}/pause", post(admin::pause))
         .route("/admin/v1/databases/{database}/resume", post(admin::resume))
         .route("/admin/v1/databases/{database}/reconnect", post(admin::reconnect))
+        // For all above, and none below.
+        .route_layer(middleware::from_fn_with_state(live.clone(), layers::operators))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(not_found)

@@ -1,4 +1,5 @@
-//! The admin interface, for operators only: metrics, pools, what happened and what was decided; holding or renewing a pool.
+//! The admin interface: metrics, pools, what happened and what was decided; holding or renewing a pool. Who may ask is settled
+//! before anything here is reached (`server/layers.rs`).
 
 mod history;
 mod pools;
@@ -8,7 +9,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
@@ -17,20 +17,13 @@ pub use pools::pools;
 
 use super::call::BackendPath;
 use super::error::Error;
-use super::{auth, problem};
+use super::problem;
 use crate::base::RequestId;
 use crate::broker::Broker;
 use crate::pool::Database;
 
 /// Every metric in the `OpenMetrics` text format.
-pub async fn metrics(
-    State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
-    headers: HeaderMap,
-) -> Response {
-    if let Err(error) = auth::admin(&broker, &headers) {
-        return problem::plain(&request_id, &error.into());
-    }
+pub async fn metrics(State(broker): State<Arc<Broker>>) -> Response {
     for endpoint in broker.databases.values().flat_map(|database| database.endpoints()) {
         endpoint.measure();
     }
@@ -42,40 +35,22 @@ pub async fn metrics(
 }
 
 /// Lends nothing of a database until it is resumed; callers wait, up to their deadlines.
-pub async fn pause(
-    broker: State<Arc<Broker>>,
-    id: Extension<RequestId>,
-    path: BackendPath,
-    headers: HeaderMap,
-) -> Response {
-    control(&broker, &id, &path, &headers, Database::pause)
+pub async fn pause(broker: State<Arc<Broker>>, id: Extension<RequestId>, path: BackendPath) -> Response {
+    control(&broker, &id, &path, Database::pause)
 }
 
 /// Lends again.
-pub async fn resume(
-    broker: State<Arc<Broker>>,
-    id: Extension<RequestId>,
-    path: BackendPath,
-    headers: HeaderMap,
-) -> Response {
-    control(&broker, &id, &path, &headers, Database::resume)
+pub async fn resume(broker: State<Arc<Broker>>, id: Extension<RequestId>, path: BackendPath) -> Response {
+    control(&broker, &id, &path, Database::resume)
 }
 
 /// Replaces every connection of a database as it comes back.
-pub async fn reconnect(
-    broker: State<Arc<Broker>>,
-    id: Extension<RequestId>,
-    path: BackendPath,
-    headers: HeaderMap,
-) -> Response {
-    control(&broker, &id, &path, &headers, Database::reconnect)
+pub async fn reconnect(broker: State<Arc<Broker>>, id: Extension<RequestId>, path: BackendPath) -> Response {
+    control(&broker, &id, &path, Database::reconnect)
 }
 
 /// Does it to the database and to each of its shards, and tells how they stand.
-fn control(broker: &Broker, id: &RequestId, path: &BackendPath, headers: &HeaderMap, act: fn(&Database)) -> Response {
-    if let Err(error) = auth::admin(broker, headers) {
-        return problem::plain(id, &error.into());
-    }
+fn control(broker: &Broker, id: &RequestId, path: &BackendPath, act: fn(&Database)) -> Response {
     let name = path.0.as_str();
     let is_meant = |known: &str| known == name || known.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     let meant: Vec<_> = broker.databases.values().filter(|database| is_meant(database.name().as_str())).collect();

@@ -45,6 +45,14 @@ impl Answer {
         Self { wanted, refused: None, fault: None, notices: Vec::new() }
     }
 
+    /// The result that was asked for.
+    pub fn into_result(self) -> Option<RowWriter> {
+        match self.wanted {
+            Wanted::Result(writer) => Some(writer),
+            Wanted::Description(_) => None,
+        }
+    }
+
     fn row(&mut self, body: &[u8]) {
         if let (Wanted::Result(writer), None) = (&mut self.wanted, &self.fault) {
             self.fault = writer.push(frame::values(body)).err();

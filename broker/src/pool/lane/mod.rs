@@ -1,47 +1,31 @@
 //! Lanes: sessions shared by many callers at once, each with one short read and a `Sync` of its own, pipelined.
 //!
 //! A lane is for statements that can have no effect, that were fast and small before, and nothing else (`query::laned`). It is
-//! time-boxed by the server: who takes longer than [`BUDGET_MS`] is refused there and runs again on a lease. Nothing is ever
+//! time-boxed by the server: who takes longer than its budget is refused there and runs again on a lease. Nothing is ever
 //! cancelled through a lane, since that would hit a neighbour; a caller that leaves has its rows thrown away.
 
 mod answer;
+mod place;
 mod tally;
 mod width;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::BytesMut;
-use deadpool::unmanaged::Object;
-use postgres_protocol::message::frontend;
 use tokio::time::Instant;
 
-use super::endpoint::Endpoint;
-use super::event::CloseReason;
-use super::ledger::State;
-use super::pipeline::{Answered, Ended, Pipeline};
-use super::postgres::ask::{self, Description};
-use super::postgres::wire::DirectStream;
-use super::postgres::{PreparedCache, ServerError, Session, Shape};
-use crate::base::Deadline;
-use crate::encode::{RowWriter, TextParam};
-
-use answer::{Answers, Wanted};
+use place::Shared;
 use tally::Tally;
 use width::{PAUSE, Width};
 
+use super::endpoint::Endpoint;
+
 pub use answer::Answer;
+pub use place::{OnLane, PATIENCE, Place};
 pub use width::Change;
 
-/// How long one statement may hold up the others behind it. Unit: milliseconds.
-const BUDGET_MS: u32 = 50;
 /// Callers on one lane at once; one more takes a lease. Past this the wait on the lane is longer than one for a lease.
 const DEPTH: usize = 64;
-/// The longest wait on a lane. Past it the lane is ill, and is closed: leases serve better.
-pub const PATIENCE: Duration = Duration::from_millis(200);
-/// How long a lane may wait for a free connection before callers go on without it.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The lanes of one endpoint.
 pub struct Lanes {
@@ -58,34 +42,6 @@ struct Lane {
     /// The lock guards a look or a swap.
     session: Mutex<Option<Arc<Shared>>>,
     opening: AtomicBool,
-}
-
-/// A session on a lane. Closed with its last caller once no more get on: its settings are not a pool's.
-pub struct Shared {
-    pipeline: Pipeline<Answer>,
-    endpoint: Weak<Endpoint>,
-    /// `Some` until drop.
-    object: Option<Object<Session>>,
-    prepared: Mutex<PreparedCache<OnLane>>,
-    /// Names of statements that nobody uses any more: closed along with the next request.
-    unused: Arc<Mutex<Vec<String>>>,
-    named: AtomicU64,
-}
-
-/// A statement prepared on a lane. Dropped by its last user, it is closed on the server.
-pub struct OnLane {
-    name: String,
-    /// What it takes and gives.
-    pub shape: Arc<Shape>,
-    unused: Arc<Mutex<Vec<String>>>,
-}
-
-/// A place on a lane.
-pub struct Place {
-    shared: Arc<Shared>,
-    endpoint: Arc<Endpoint>,
-    /// Statements ahead of this caller's when it came.
-    pub ahead: usize,
 }
 
 impl Lanes {
@@ -129,7 +85,7 @@ impl Lanes {
         for (index, lane) in self.all[..self.used()].iter().enumerate() {
             match lane.session(endpoint) {
                 Some(shared) => {
-                    let fewer = best.as_ref().is_none_or(|b| shared.pipeline.depth() < b.pipeline.depth());
+                    let fewer = best.as_ref().is_none_or(|b| shared.depth() < b.depth());
                     if fewer {
                         best = Some(shared);
                     }
@@ -138,7 +94,7 @@ impl Lanes {
             }
         }
         let shared = best?;
-        let ahead = shared.pipeline.depth();
+        let ahead = shared.depth();
         self.tally.asked(ahead);
         (ahead < DEPTH).then(|| Place { shared, ahead, endpoint: Arc::clone(endpoint) })
     }
@@ -202,157 +158,11 @@ fn open(endpoint: &Arc<Endpoint>, index: usize, prepared_statements: usize) {
     let task = Arc::clone(endpoint);
     endpoint.cleaning.spawn(async move {
         let lane = &task.lanes.all[index];
-        if let Some(shared) = dial(&task, prepared_statements).await {
+        if let Some(shared) = place::dial(&task, prepared_statements).await {
             lane.swap(Some(Arc::new(shared)));
         } else {
             tracing::debug!(backend.name = %task.backend, "a lane to `{}` could not be opened", task.backend);
         }
         lane.opening.store(false, Ordering::Release);
     });
-}
-
-async fn dial(endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Shared> {
-    let mut object = endpoint.checkout(Deadline::after(OPEN_TIMEOUT)).await.ok()?;
-    object.entry.set(State::Lane);
-    let limits = format!(
-        "SET statement_timeout = {BUDGET_MS}; SET lock_timeout = {BUDGET_MS}; SET default_transaction_read_only = on"
-    );
-    tokio::time::timeout(OPEN_TIMEOUT, ask::command(&mut object.channel, &limits)).await.ok()?.ok()?;
-    // Reported by the server from release 14 on, and our own.
-    object.observed.take_setting_changed();
-    let answers = Answers::new(Arc::clone(&object.observed));
-    Some(Shared {
-        endpoint: Arc::downgrade(endpoint),
-        pipeline: Pipeline::new(DirectStream::new(object.channel.wire()), answers, Some(PATIENCE)),
-        object: Some(object),
-        prepared: Mutex::new(PreparedCache::new(prepared_statements)),
-        unused: Arc::default(),
-        named: AtomicU64::new(0),
-    })
-}
-
-impl Shared {
-    fn session(&self) -> &Session {
-        self.object.as_ref().expect("a lane has its session until it is dropped")
-    }
-
-    /// True while the session is as it was made, and the schema too.
-    fn is_fit(&self, endpoint: &Endpoint) -> bool {
-        let session = self.session();
-        !self.pipeline.has_ended()
-            && session.schema_epoch == endpoint.schema_epoch()
-            && session.epoch == endpoint.epoch()
-            && session.opened.elapsed() < endpoint.max_lifetime()
-            && !session.observed.take_setting_changed()
-    }
-
-    fn unused(&self) -> MutexGuard<'_, Vec<String>> {
-        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn close_unused(&self, out: &mut BytesMut) {
-        for name in self.unused().drain(..) {
-            frontend::close(b'S', &name, out).expect("names of our own have no NUL");
-        }
-    }
-}
-
-impl Place {
-    /// The server it leads to.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// The server stopped the statement at the lane's budget.
-    pub fn over_budget(&self) {
-        self.endpoint.lanes.over_budget();
-    }
-
-    /// The statement as it is prepared on this lane.
-    pub fn prepared(&self, key: &str) -> Option<Arc<OnLane>> {
-        self.cache().get(key)
-    }
-
-    /// Prepares a statement, to be kept under `key` with the shape that `shape` makes of its description; `None` where it makes
-    /// none.
-    pub async fn prepare(
-        &self,
-        key: &str,
-        sql: &str,
-        shape: impl FnOnce(&Description) -> Option<Shape>,
-    ) -> Result<Result<Option<Arc<OnLane>>, Box<ServerError>>, Ended> {
-        let name = format!("l{}", self.shared.named.fetch_add(1, Ordering::Relaxed));
-        let answer = Answer::to(Wanted::Description(Description::default()));
-        let answer = self
-            .shared
-            .pipeline
-            .ask(Instant::now(), answer, |out| {
-                self.shared.close_unused(out);
-                frontend::parse(&name, sql, [], out).expect("the statement was checked for NUL");
-                frontend::describe(b'S', &name, out).expect("names of our own have no NUL");
-                frontend::sync(out);
-            })
-            .await?
-            .reader;
-        if let Some(refused) = answer.refused {
-            return Ok(Err(refused));
-        }
-        let Wanted::Description(description) = answer.wanted else { return Ok(Ok(None)) };
-        let unused = Arc::clone(&self.shared.unused);
-        let Some(shape) = shape(&description).map(Arc::new) else {
-            self.shared.unused().push(name);
-            return Ok(Ok(None));
-        };
-        let prepared = Arc::new(OnLane { name, shape, unused });
-        self.cache().insert(key, Arc::clone(&prepared));
-        Ok(Ok(Some(prepared)))
-    }
-
-    /// Runs a prepared statement; its rows go into `writer`. `since` is now.
-    pub async fn run(
-        &self,
-        since: Instant,
-        prepared: &OnLane,
-        values: &[TextParam],
-        writer: RowWriter,
-    ) -> Result<Answered<Answer>, Ended> {
-        let run = |out: &mut BytesMut| {
-            self.shared.close_unused(out);
-            ask::execute(&prepared.name, values.iter().map(|value| value.0.as_deref()), out);
-            frontend::sync(out);
-        };
-        self.shared.pipeline.ask(since, Answer::to(Wanted::Result(writer)), run).await
-    }
-
-    fn cache(&self) -> MutexGuard<'_, PreparedCache<OnLane>> {
-        self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Answer {
-    /// The result that was asked for.
-    pub fn into_result(self) -> Option<RowWriter> {
-        match self.wanted {
-            Wanted::Result(writer) => Some(writer),
-            Wanted::Description(_) => None,
-        }
-    }
-}
-
-impl Drop for OnLane {
-    fn drop(&mut self) {
-        let name = std::mem::take(&mut self.name);
-        self.unused.lock().unwrap_or_else(PoisonError::into_inner).push(name);
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let Some(object) = self.object.take() else { return };
-        let reason = if self.pipeline.has_ended() { CloseReason::BackendClosed } else { CloseReason::LaneEnded };
-        match self.endpoint.upgrade() {
-            Some(endpoint) => endpoint.close(object, reason),
-            None => drop(Object::take(object)),
-        }
-    }
 }
