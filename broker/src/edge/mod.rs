@@ -13,6 +13,7 @@ pub mod health;
 pub mod listen;
 pub mod openapi;
 pub mod pages;
+pub mod peer;
 pub mod problem;
 pub mod redis;
 pub mod reload;
@@ -22,3 +23,4 @@ pub mod whoami;
 
 pub use call::Call;
 pub use error::Error;
+pub use peer::Peer;

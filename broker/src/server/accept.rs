@@ -1,15 +1,21 @@
 //! Accepting connections and speaking HTTP on them: HTTP/1.1, or HTTP/2 by prior knowledge.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use crate::edge::Peer;
 
 /// After an accept failed for want of file descriptors: connections end in the meantime.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -52,9 +58,9 @@ async fn accept(
     let connections = GracefulShutdown::new();
     let builder = builder(header_timeout);
     loop {
-        let socket = tokio::select! {
+        let (socket, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => socket,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(error = %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -65,7 +71,7 @@ async fn accept(
         };
         // Answers are small and wanted now.
         let _ = socket.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let service = served(router.clone(), Peer { address: address.ip(), names: None });
         let (builder, watcher) = (builder.clone(), connections.watcher());
         tokio::spawn(async move {
             // HTTP's own timers begin once it is known which HTTP it is.
@@ -78,6 +84,18 @@ async fn accept(
             }
         });
     }
+}
+
+/// The router, with every request telling who is at the other end of this connection.
+fn served(
+    router: Router,
+    peer: Peer,
+) -> impl Service<http::Request<Incoming>, Response = Response, Error = Infallible, Future = RouteFuture<Infallible>> + Clone
+{
+    service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        tower::Service::call(&mut router.clone(), request)
+    })
 }
 
 /// Waits until the first bytes tell HTTP/2 from HTTP/1. False: the client has gone.
