@@ -25,7 +25,10 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: u64, deadline: Deadlin
     let read = async {
         match Encoding::of(headers)? {
             None => collect(body, limit, told).await,
-            Some(encoding) => encoding::collect(encoding, body, limit, limit.saturating_mul(DRAIN_FACTOR)).await,
+            // Boxed, like all that few requests need: a request's future is moved a few times before it runs.
+            Some(encoding) => {
+                Box::pin(encoding::collect(encoding, body, limit, limit.saturating_mul(DRAIN_FACTOR))).await
+            }
         }
     };
     let mut read = pin!(read);

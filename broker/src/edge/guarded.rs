@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 /// A body and what it keeps.
-struct Guarded<G> {
+pub struct Guarded<G> {
     body: Body,
     /// Compression asks once more after the end, which a body made of a plain stream answers with a panic.
     ended: bool,
@@ -17,8 +17,13 @@ struct Guarded<G> {
 }
 
 /// Keeps `guard` until the response's body has been sent: a request is in flight for as long as its answer is.
+pub fn with<G>(response: Response, guard: G) -> Response<Guarded<G>> {
+    response.map(|body| Guarded { body, ended: false, _guard: guard })
+}
+
+/// The same, for what goes on as any other response.
 pub fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Response {
-    response.map(|body| Body::new(Guarded { body, ended: false, _guard: guard }))
+    with(response, guard).map(Body::new)
 }
 
 /// Marks a response that goes on until its reader leaves or the broker drains.

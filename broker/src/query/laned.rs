@@ -58,7 +58,8 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
     let ended = if run.deadline.at() > started + 2 * PATIENCE {
         on(run, statement, &place, &key, started).await
     } else {
-        let Ok(ended) = timeout_at(run.deadline.at(), on(run, statement, &place, &key, started)).await else {
+        let timed = Box::pin(timeout_at(run.deadline.at(), on(run, statement, &place, &key, started)));
+        let Ok(ended) = timed.await else {
             return Some(Err(QueryError::TimedOut { outcome: Outcome::NotApplied }));
         };
         ended
@@ -125,8 +126,8 @@ async fn on(
         prepared
     } else {
         let types = run.database.types();
-        let made = place.prepare(key, statement.sql, |description| prepare::shape_of_known(types, description)).await?;
-        made.map_err(Trouble::Server)?.ok_or(Trouble::UnknownTypes)?
+        let made = place.prepare(key, statement.sql, |description| prepare::shape_of_known(types, description));
+        Box::pin(made).await?.map_err(Trouble::Server)?.ok_or(Trouble::UnknownTypes)?
     };
     let values = prepare::bind(statement, &prepared.shape, &[]).map_err(Trouble::Refused)?;
     let columns = prepared.shape.columns(statement.format);

@@ -7,6 +7,7 @@ pub mod error;
 pub mod exchange;
 pub mod habits;
 pub mod laned;
+mod never;
 pub mod prepare;
 pub mod reading;
 pub mod readings;

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
 use axum::response::Response;
-use axum::routing::future::RouteFuture;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::layers::{Answered, Site};
 use crate::edge::Peer;
 
 /// After an accept failed for want of file descriptors: connections end in the meantime.
@@ -34,9 +35,9 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Begins to accept.
-    pub fn start(listener: TcpListener, router: Router, header_timeout: Duration) -> Self {
+    pub fn start(listener: TcpListener, site: impl Site, header_timeout: Duration) -> Self {
         let (stop, stopped) = oneshot::channel();
-        Self { stop, task: tokio::spawn(accept(listener, router, header_timeout, stopped)) }
+        Self { stop, task: tokio::spawn(accept(listener, site, header_timeout, stopped)) }
     }
 
     /// Stops accepting, asks open connections to end, and waits at most `patience` for them.
@@ -51,7 +52,7 @@ impl Acceptor {
 
 async fn accept(
     listener: TcpListener,
-    router: Router,
+    site: impl Site,
     header_timeout: Duration,
     mut stopped: oneshot::Receiver<()>,
 ) -> GracefulShutdown {
@@ -71,7 +72,7 @@ async fn accept(
         };
         // Answers are small and wanted now.
         let _ = socket.set_nodelay(true);
-        let service = served(router.clone(), Peer { address: address.ip(), names: None });
+        let service = served(site.clone(), Peer { address: address.ip(), names: None });
         let (builder, watcher) = (builder.clone(), connections.watcher());
         tokio::spawn(async move {
             // HTTP's own timers begin once it is known which HTTP it is.
@@ -86,15 +87,14 @@ async fn accept(
     }
 }
 
-/// The router, with every request telling who is at the other end of this connection.
+/// The site, with every request telling who is at the other end of this connection.
 fn served(
-    router: Router,
+    site: impl Site,
     peer: Peer,
-) -> impl Service<http::Request<Incoming>, Response = Response, Error = Infallible, Future = RouteFuture<Infallible>> + Clone
-{
+) -> impl Service<http::Request<Incoming>, Response = Response<Answered>, Error = Infallible, Future: Send> {
     service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        tower::Service::call(&mut router.clone(), request)
+        site.clone().answer(request.map(Body::new)).map(Ok)
     })
 }
 

@@ -1,8 +1,8 @@
 //! Answers in the encoding that the caller asks for (`Accept-Encoding`): zstd, br or gzip.
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG};
 use http::{HeaderMap, HeaderValue};
@@ -10,6 +10,8 @@ use tower::ServiceExt;
 use tower_http::CompressionLevel;
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+
+use super::layers;
 
 /// A smaller answer fits into one packet with its headers, and gains nothing. Unit: bytes.
 const MIN_BYTES: u16 = 1024;
@@ -20,12 +22,17 @@ const MIN_BYTES: u16 = 1024;
 /// At the fastest level: on rows as JSON it takes off most of what the slower ones do, and what remains of a core belongs to
 /// other callers. Streams flow: what there is goes out as soon as nothing more is there. Event streams stay as they are,
 /// since what reads them wants each event at once and often cannot decode.
-pub async fn run(request: Request, next: Next) -> Response {
+pub async fn run(request: Request, router: Router) -> Response {
     if !request.headers().contains_key(ACCEPT_ENCODING) {
-        return next.run(request).await;
+        return layers::routed(router, request).await;
     }
+    // Boxed, so that a request that asks for nothing does not carry the room for it along.
+    Box::pin(compressed(request, router)).await
+}
+
+async fn compressed(request: Request, router: Router) -> Response {
     let worth_it = SizeAbove::new(MIN_BYTES).and(NotForContentType::const_new("text/event-stream"));
-    let service = Compression::new(next).quality(CompressionLevel::Fastest).compress_when(worth_it);
+    let service = Compression::new(router).quality(CompressionLevel::Fastest).compress_when(worth_it);
     let mut response = match service.oneshot(request).await {
         Ok(response) => response.map(Body::new),
         Err(never) => match never {},
@@ -50,7 +57,6 @@ mod tests {
 
     use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZstdDecoder};
     use axum::routing::get;
-    use axum::{Router, middleware};
     use bytes::Bytes;
     use futures_util::{TryStreamExt, stream};
     use http::HeaderName;
@@ -64,7 +70,7 @@ mod tests {
 
     async fn asked(handler: Router, accept: &str) -> Response {
         let request = Request::get("/").header(ACCEPT_ENCODING, accept).body(Body::empty()).expect("a request");
-        handler.layer(middleware::from_fn(run)).oneshot(request).await.expect("is answered")
+        run(request, handler).await
     }
 
     fn decoder<'a>(encoding: &str, raw: impl AsyncBufRead + Unpin + 'a) -> Box<dyn AsyncRead + Unpin + 'a> {

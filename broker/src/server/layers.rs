@@ -9,39 +9,86 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
 use http::HeaderValue;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::compress;
 use crate::base::RequestId;
 use crate::broker::{Broker, Live};
+use crate::edge::guarded::Guarded;
 use crate::edge::{Error, auth, guarded, header, problem};
 
-/// The first three, in one function: each is a few lines, and one boxed future a request is enough.
-pub async fn around(State(broker): State<Arc<Broker>>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::from_header(request.headers().get(&header::REQUEST_ID).map(HeaderValue::as_bytes));
-    request.extensions_mut().insert(id.clone());
+/// Answers the requests of one listener.
+pub trait Site: Clone + Send + Sync + 'static {
+    /// Answers one request; each has a clone of its own.
+    fn answer(self, request: Request) -> impl Future<Output = Response<Answered>> + Send + 'static;
+}
+
+/// The body of an answer, which keeps the count of what is in flight until it has been sent.
+pub type Answered = Guarded<Option<TaskTrackerToken>>;
+
+/// The data interface, with all four around it. They are one function and no `tower` layers: those would box a future and clone a
+/// route each, for every request.
+#[derive(Clone)]
+pub struct Data {
+    /// What every request asks for the broker of its moment.
+    pub live: Live,
+    /// What is inside.
+    pub router: Router,
+}
+
+impl Site for Data {
+    fn answer(self, request: Request) -> impl Future<Output = Response<Answered>> + Send + 'static {
+        around(self.live.now(), self.router, request)
+    }
+}
+
+/// The admin interface has the request id alone: it stays open while the broker drains, and is not counted.
+#[derive(Clone)]
+pub struct Admin {
+    /// What is inside.
+    pub router: Router,
+}
+
+impl Site for Admin {
+    async fn answer(self, mut request: Request) -> Response<Answered> {
+        let id = identified(&mut request);
+        echoed(guarded::with(routed(self.router, request).await, None), &id)
+    }
+}
+
+async fn around(broker: Arc<Broker>, router: Router, mut request: Request) -> Response<Answered> {
+    let id = identified(&mut request);
     // Before the question whether the broker drains: a request that slipped in between would be cut.
     let in_flight = broker.requests.token();
     let response = if broker.is_draining() && !is_probe(request.uri().path()) {
-        problem::plain(&id, &Error::Draining)
+        guarded::with(problem::plain(&id, &Error::Draining), None)
     } else {
-        let handled = std::panic::AssertUnwindSafe(compress::run(request, next)).catch_unwind().await;
+        let handled = std::panic::AssertUnwindSafe(compress::run(request, router)).catch_unwind().await;
         let response = handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()));
         let counted = if guarded::is_stream(&response) { broker.streams.token() } else { in_flight };
-        guarded::until_sent(response, counted)
+        guarded::with(response, Some(counted))
     };
     echoed(response, &id)
 }
 
-/// The request id alone, for the admin interface: it stays open while the broker drains, and is not counted.
-pub async fn identify(mut request: Request, next: Next) -> Response {
+fn identified(request: &mut Request) -> RequestId {
     let id = RequestId::from_header(request.headers().get(&header::REQUEST_ID).map(HeaderValue::as_bytes));
     request.extensions_mut().insert(id.clone());
-    echoed(next.run(request).await, &id)
+    id
+}
+
+/// What the router answers.
+pub async fn routed(mut router: Router, request: Request) -> Response {
+    match tower::Service::call(&mut router, request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// Operators only: everything of the admin interface but the probes.
@@ -55,7 +102,7 @@ pub async fn operators(State(live): State<Live>, request: Request, next: Next) -
     }
 }
 
-fn echoed(mut response: Response, id: &RequestId) -> Response {
+fn echoed<B>(mut response: Response<B>, id: &RequestId) -> Response<B> {
     let value = HeaderValue::from_str(id.as_str()).expect("a request id is plain ASCII");
     response.headers_mut().insert(&header::REQUEST_ID, value);
     response

@@ -38,8 +38,10 @@ async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, String> {
 /// Serves until `stop` resolves, then drains: requests in flight finish, new ones are refused, pools are closed.
 pub async fn serve(live: Live, listeners: Listeners, stop: impl Future<Output = ()>) {
     let header_timeout = live.now().server.header_timeout;
-    let data = accept::Acceptor::start(listeners.data, routes::data(&live), header_timeout);
-    let admin = accept::Acceptor::start(listeners.admin, routes::admin(&live), header_timeout);
+    let data = layers::Data { live: live.clone(), router: routes::data(&live) };
+    let data = accept::Acceptor::start(listeners.data, data, header_timeout);
+    let admin = layers::Admin { router: routes::admin(&live) };
+    let admin = accept::Acceptor::start(listeners.admin, admin, header_timeout);
     stop.await;
     drain::drain(&live, data, admin).await;
 }

@@ -33,7 +33,6 @@ pub fn data(live: &Live) -> Router {
         .route("/problems/{code}", get(explain::problem_page))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(live.clone(), layers::around))
         .with_state(live.clone())
 }
 
@@ -54,7 +53,6 @@ pub fn admin(live: &Live) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(layers::identify))
         .with_state(live.clone())
 }
 

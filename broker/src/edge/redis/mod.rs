@@ -159,7 +159,8 @@ async fn one(broker: &Broker, call: &mut Call, cache: &str, headers: &HeaderMap,
 async fn run(call: &mut Call, asked: &Asked, command: Command<'_>) -> Result<Written, Error> {
     let start = Instant::now();
     let answer = if command.wait.is_some() {
-        asked.cache.wait(command.args.get(1).map(|key| &**key), |most| command.within(most), asked.deadline).await
+        let key = command.args.get(1).map(|key| &**key);
+        Box::pin(asked.cache.wait(key, |most| command.within(most), asked.deadline)).await
     } else {
         asked.cache.run(&command.args, asked.most_wire_bytes(), asked.deadline).await
     };

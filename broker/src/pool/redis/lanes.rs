@@ -129,6 +129,11 @@ impl Node {
             open.used = start;
             return Ok((index, Arc::clone(&open.line)));
         }
+        Box::pin(self.mended(lane, start, deadline)).await.map(|line| (index, line))
+    }
+
+    /// A lane that had to be opened, or asked first.
+    async fn mended(self: &Arc<Self>, lane: &Lane, start: Instant, deadline: Deadline) -> Result<Arc<Line>, PoolError> {
         let refusals = lane.refusals.load(Ordering::Acquire);
         let opened = async {
             let _turn = lane.opening.lock().await;
@@ -155,7 +160,7 @@ impl Node {
             }
             Ok(Ok(open)) => {
                 self.metrics.wait.ok.observe(waited.as_secs_f64());
-                Ok((index, open))
+                Ok(open)
             }
         }
     }

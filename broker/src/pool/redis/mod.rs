@@ -85,20 +85,8 @@ impl Cache {
     pub async fn run(&self, args: &Args<'_>, most: usize, deadline: Deadline) -> Result<Replies, CacheError> {
         match &self.place {
             Place::One(node) => node.ask(1, most, |out| pack(out, args), deadline).await.map(Replies::Wire),
-            Place::Many(cluster) => Ok(Replies::tree(vec![cluster.run(args, deadline).await?])),
-            Place::Watched(sentinels) => {
-                let node = sentinels.node(deadline).await?;
-                let first = node.ask(1, most, |out| pack(out, args), deadline).await;
-                match &first {
-                    // It has not run.
-                    Ok(bytes) if refused_with(bytes, b"READONLY") => {}
-                    Err(error) if is_away(error) => {}
-                    _ => return first.map(Replies::Wire),
-                }
-                sentinels.doubt(&node);
-                let node = sentinels.node(deadline).await?;
-                node.ask(1, most, |out| pack(out, args), deadline).await.map(Replies::Wire)
-            }
+            Place::Many(cluster) => Ok(Replies::tree(vec![Box::pin(cluster.run(args, deadline)).await?])),
+            Place::Watched(sentinels) => Box::pin(watched(sentinels, args, most, deadline)).await,
         }
     }
 
@@ -223,6 +211,26 @@ impl Cache {
             Place::Many(cluster) => cluster.close(),
         }
     }
+}
+
+/// Runs one command on the node that sentinels name, and once more on another where the first turns out not to be it.
+async fn watched(
+    sentinels: &Arc<Sentinels>,
+    args: &Args<'_>,
+    most: usize,
+    deadline: Deadline,
+) -> Result<Replies, CacheError> {
+    let node = sentinels.node(deadline).await?;
+    let first = node.ask(1, most, |out| pack(out, args), deadline).await;
+    match &first {
+        // It has not run.
+        Ok(bytes) if refused_with(bytes, b"READONLY") => {}
+        Err(error) if is_away(error) => {}
+        _ => return first.map(Replies::Wire),
+    }
+    sentinels.doubt(&node);
+    let node = sentinels.node(deadline).await?;
+    node.ask(1, most, |out| pack(out, args), deadline).await.map(Replies::Wire)
 }
 
 /// True where nothing was sent because the server is away.
