@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::FromRequestParts;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use super::auth::{self, Principal};
@@ -126,7 +127,7 @@ impl Call {
             headers.insert(&header::RATE_LIMIT_POLICY, policy);
         }
         if let Some(rate) = self.admission.as_ref().and_then(|admission| admission.rate) {
-            let left = Text::new().text("\"requests\";r=").number(rate.remaining.into());
+            let left = Text::EMPTY.text("\"requests\";r=").number(rate.remaining.into());
             headers.insert(&header::RATE_LIMIT, left.text(";t=").number(rate.reset_s).value());
         }
         if let Some((written, by_replica)) = self.went {
@@ -136,7 +137,7 @@ impl Call {
     }
 
     fn server_timing(&self) -> HeaderValue {
-        let timing = Text::new().text("auth;dur=").millis(self.auth).text(", queue;dur=").millis(self.queue);
+        let timing = Text::EMPTY.text("auth;dur=").millis(self.auth).text(", queue;dur=").millis(self.queue);
         timing.text(", db;dur=").millis(self.db).value()
     }
 }
@@ -147,10 +148,22 @@ pub struct BackendPath(pub String);
 impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let name = RawPathParams::from_request_parts(parts, state).await;
-        let first = name.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
-        Ok(Self(first.unwrap_or_else(|| "\u{fffd}".to_owned())))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Every such path has one of these words before the name. The router's own list would be copied to be read.
+        let mut segments = parts.uri.path().split('/').skip_while(|part| !["db", "redis", "databases"].contains(part));
+        let name = percent_decode_str(segments.nth(1).unwrap_or_default()).decode_utf8_lossy();
+        Ok(Self(name.into_owned()))
+    }
+}
+
+/// The request's headers, taken and not copied: nothing after this sees any.
+pub struct Headers(pub HeaderMap);
+
+impl<S: Send + Sync> FromRequestParts<S> for Headers {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(std::mem::take(&mut parts.headers)))
     }
 }
 

@@ -27,43 +27,50 @@ pub static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-po
 pub static UPSTASH_ENCODING: HeaderName = HeaderName::from_static("upstash-encoding");
 
 /// A header's value put together of text and numbers: formatting showed in the profile of a request.
-#[derive(Default)]
-pub struct Text(Vec<u8>);
+pub struct Text {
+    bytes: [u8; MAX_BYTES],
+    len: usize,
+}
+
+/// The longest value: three times of twenty digits and their names. What is longer is cut.
+const MAX_BYTES: usize = 128;
 
 impl Text {
-    /// Nothing yet, and room for most.
-    pub fn new() -> Self {
-        Self(Vec::with_capacity(80))
-    }
+    /// Nothing yet.
+    pub const EMPTY: Self = Self { bytes: [0; MAX_BYTES], len: 0 };
 
     /// Appends visible ASCII.
     #[must_use]
-    pub fn text(mut self, text: &'static str) -> Self {
-        self.0.extend_from_slice(text.as_bytes());
-        self
+    pub fn text(self, text: &'static str) -> Self {
+        self.bytes(text.as_bytes())
     }
 
     /// Appends a number.
     #[must_use]
-    pub fn number(mut self, number: u64) -> Self {
-        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-        self
+    pub fn number(self, number: u64) -> Self {
+        self.bytes(itoa::Buffer::new().format(number).as_bytes())
     }
 
     /// Appends a time in milliseconds with three decimals.
     #[must_use]
-    pub fn millis(mut self, time: std::time::Duration) -> Self {
+    pub fn millis(self, time: std::time::Duration) -> Self {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self = self.number(micros / 1000);
         let rest = micros % 1000;
         let digit = |number: u64| b'0' + u8::try_from(number % 10).unwrap_or_default();
-        self.0.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
-        self
+        self.number(micros / 1000).bytes(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)])
     }
 
     /// The whole.
-    pub fn value(self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).expect("text of our own and digits are visible ASCII")
+    pub fn value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.bytes[..self.len]).expect("text of our own and digits are visible ASCII")
+    }
+
+    fn bytes(mut self, more: &[u8]) -> Self {
+        let room = &mut self.bytes[self.len..];
+        let taken = more.len().min(room.len());
+        room[..taken].copy_from_slice(&more[..taken]);
+        self.len += taken;
+        self
     }
 }
 
@@ -76,8 +83,8 @@ mod tests {
     #[test]
     fn times_have_three_decimals() {
         for (micros, text) in [(0, "0.000"), (7, "0.007"), (1_050, "1.050"), (12_345_678, "12345.678")] {
-            assert_eq!(Text::new().millis(Duration::from_micros(micros)).value(), text);
+            assert_eq!(Text::EMPTY.millis(Duration::from_micros(micros)).value(), text);
         }
-        assert_eq!(Text::new().text("a;r=").number(42).value(), "a;r=42");
+        assert_eq!(Text::EMPTY.text("a;r=").number(42).value(), "a;r=42");
     }
 }

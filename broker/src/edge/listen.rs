@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::call::Call;
+use super::call::{Call, Headers};
 use super::error::Error;
 use super::routing::shard;
 use super::{guarded, problem};
@@ -62,7 +62,7 @@ pub async fn listen(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
     path: Result<Path<(String, String)>, PathRejection>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Response {
     let mut call = Call::new(request_id);
     let path = path.map(|Path(path)| path).map_err(|_| Error::Invalid("the path is not UTF-8".to_owned()));

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hearth_client::wire::{Problem, Whoami};
-use http::HeaderMap;
 
 use super::auth::{self, Principal};
+use super::call::Headers;
 use super::problem;
 use crate::base::{BackendName, RequestId};
 use crate::broker::Broker;
@@ -27,7 +27,7 @@ use crate::config::Scope;
 pub async fn whoami(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Response {
     let principal = match auth::principal(&broker, &headers) {
         Ok(principal) => principal,

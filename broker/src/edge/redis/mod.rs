@@ -18,7 +18,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::call::{BackendPath, Call};
+use super::call::{BackendPath, Call, Headers};
 use super::error::Error;
 use super::{auth, body, problem};
 use crate::base::{Deadline, RequestId};
@@ -69,7 +69,7 @@ pub async fn run_command(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
     BackendPath(cache): BackendPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);
@@ -105,7 +105,7 @@ pub async fn run_pipeline(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
     BackendPath(cache): BackendPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);
@@ -141,7 +141,7 @@ pub async fn run_transaction(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
     BackendPath(cache): BackendPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);

@@ -17,7 +17,7 @@ use percent_encoding::percent_decode;
 use super::{Written, admitted, respond, run};
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::edge::call::{BackendPath, Call};
+use crate::edge::call::{BackendPath, Call, Headers};
 use crate::edge::error::Error;
 use crate::encode::resp::Args;
 use crate::query::command::checked;
@@ -33,7 +33,7 @@ pub async fn run_path(
     Extension(request_id): Extension<RequestId>,
     BackendPath(cache): BackendPath,
     uri: Uri,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);

@@ -14,7 +14,7 @@ use super::Asked;
 use super::problems::Problems;
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::edge::call::{BackendPath, Call};
+use crate::edge::call::{BackendPath, Call, Headers};
 use crate::edge::{Error, body, problem};
 use crate::encode::columns::Format;
 use crate::query::{Answer, Expect, Failure, QueryError, Readings, Statement, Unit, Value};
@@ -36,7 +36,7 @@ pub async fn batch(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
     BackendPath(database): BackendPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);

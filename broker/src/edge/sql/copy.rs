@@ -20,7 +20,7 @@ use crate::base::RequestId;
 use crate::broker::Broker;
 use crate::config::Scope;
 use crate::edge::auth::AuthError;
-use crate::edge::call::{BackendPath, Call};
+use crate::edge::call::{BackendPath, Call, Headers};
 use crate::edge::{Error, encoding, problem};
 use crate::encode::columns::Format;
 use crate::query::copy::{CopyIn, Source};
@@ -48,7 +48,7 @@ pub async fn copy_in(
     Extension(request_id): Extension<RequestId>,
     BackendPath(database): BackendPath,
     RawQuery(address): RawQuery,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);
@@ -114,7 +114,7 @@ pub async fn copy_out(
     Extension(request_id): Extension<RequestId>,
     BackendPath(database): BackendPath,
     RawQuery(address): RawQuery,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Response {
     let mut call = Call::new(request_id);
     match unload(&broker, &mut call, &database, address.as_deref(), &headers).await {

@@ -14,7 +14,7 @@ use super::problems::Problems;
 use super::{Asked, line_format, streamed, unnumbered};
 use crate::base::RequestId;
 use crate::broker::Broker;
-use crate::edge::call::{BackendPath, Call};
+use crate::edge::call::{BackendPath, Call, Headers};
 use crate::edge::{Error, body, problem};
 use crate::encode::LineFormat;
 use crate::encode::columns::Format;
@@ -42,7 +42,7 @@ pub async fn query(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
     BackendPath(database): BackendPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);

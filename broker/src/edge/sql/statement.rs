@@ -19,7 +19,7 @@ use super::{Asked, decoded, line_format, query, unnumbered};
 use crate::base::RequestId;
 use crate::broker::Broker;
 use crate::config::NamedStatement;
-use crate::edge::call::Call;
+use crate::edge::call::{Call, Headers};
 use crate::edge::{Error, body, problem};
 use crate::encode::columns::Format;
 use crate::query::{Expect, Statement, Unit, Value};
@@ -43,7 +43,7 @@ pub async fn run(
     State(broker): State<Arc<Broker>>,
     Extension(request_id): Extension<RequestId>,
     path: RawPathParams,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Response {
     let mut call = Call::new(request_id);
@@ -101,7 +101,7 @@ pub async fn get(
     Extension(request_id): Extension<RequestId>,
     path: RawPathParams,
     RawQuery(values): RawQuery,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Response {
     let mut call = Call::new(request_id);
     match get_answer(&broker, &mut call, &path, values.as_deref(), &headers).await {
