@@ -142,6 +142,9 @@ impl Call {
     }
 }
 
+/// What stands before the name of a database or a cache in a path.
+const BEFORE_NAMES: [&str; 3] = ["/v1/db/", "/v1/redis/", "/admin/v1/databases/"];
+
 /// The name of a database or a cache in the path; one that is not UTF-8 reads with U+FFFD, and is then unknown.
 pub struct BackendPath(pub String);
 
@@ -149,9 +152,11 @@ impl<S: Send + Sync> FromRequestParts<S> for BackendPath {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // Every such path has one of these words before the name. The router's own list would be copied to be read.
-        let mut segments = parts.uri.path().split('/').skip_while(|part| !["db", "redis", "databases"].contains(part));
-        let name = percent_decode_str(segments.nth(1).unwrap_or_default()).decode_utf8_lossy();
+        // The router's own list of parameters would be copied to be read.
+        let path = parts.uri.path();
+        let rest = BEFORE_NAMES.iter().find_map(|before| path.strip_prefix(before)).unwrap_or_default();
+        let name = &rest[..memchr::memchr(b'/', rest.as_bytes()).unwrap_or(rest.len())];
+        let name = percent_decode_str(name).decode_utf8_lossy();
         Ok(Self(name.into_owned()))
     }
 }

@@ -4,7 +4,8 @@
 //! feeds what comes to the reader whose turn it is, and hands it back to its caller once the answer is whole. So a burst of
 //! requests costs one write and few reads, and no message is copied or put into a channel on its way.
 //!
-//! Nothing is ever taken back: a caller that leaves has asked, and its answer is read and thrown away.
+//! Nothing is ever taken back: a caller that leaves has asked, and its answer is read and thrown away. So it is with one whose
+//! deadline passes; the driver has one alarm for all of them, since a timer a request showed in the profile.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -44,7 +45,7 @@ pub struct Pipeline<R> {
     driver: JoinHandle<()>,
 }
 
-/// The connection ended before the answer was whole.
+/// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
     /// Before anything was sent.
@@ -53,6 +54,9 @@ pub enum Ended {
     /// With the request on its way, or done.
     #[error("the shared connection ended before it answered")]
     Within,
+    /// The deadline passed first. The request is on its way, or will be, and its answer will be thrown away.
+    #[error("the shared connection did not answer before the deadline")]
+    Late,
 }
 
 struct Shared<R> {
@@ -68,6 +72,8 @@ struct Shared<R> {
 struct Gathered<R> {
     requests: BytesMut,
     readers: Vec<Waiting<R>>,
+    /// The closest of their deadlines.
+    earliest: Option<Instant>,
     /// Nobody reads what is appended any more.
     is_closed: bool,
 }
@@ -83,7 +89,22 @@ pub struct Answered<R> {
 struct Waiting<R> {
     reader: R,
     since: Instant,
-    caller: oneshot::Sender<Answered<R>>,
+    due: Instant,
+    /// `None` once it has been told that it is late.
+    caller: Option<oneshot::Sender<Result<Answered<R>, Ended>>>,
+}
+
+impl<R> Waiting<R> {
+    /// Tells a caller whose deadline has passed. `Some`: the deadline of one who waits on.
+    fn expire(&mut self, now: Instant) -> Option<Instant> {
+        if self.due > now {
+            return self.caller.is_some().then_some(self.due);
+        }
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(Ended::Late));
+        }
+        None
+    }
 }
 
 impl<R: Send + 'static> Pipeline<R> {
@@ -95,7 +116,12 @@ impl<R: Send + 'static> Pipeline<R> {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let shared = Arc::new(Shared {
-            gathered: Mutex::new(Gathered { requests: BytesMut::new(), readers: Vec::new(), is_closed: false }),
+            gathered: Mutex::new(Gathered {
+                requests: BytesMut::new(),
+                readers: Vec::new(),
+                earliest: None,
+                is_closed: false,
+            }),
             depth: AtomicUsize::new(0),
             ended: OnceLock::new(),
             driver: AtomicWaker::new(),
@@ -109,18 +135,21 @@ impl<R: Send + 'static> Pipeline<R> {
             spare: Vec::new(),
             waiting: VecDeque::new(),
             patience,
+            earliest: None,
             answered: Instant::now(),
             alarm: None,
         };
         Self { shared, driver: tokio::spawn(driver.run()) }
     }
 
-    /// Sends the request that `write` appends, and waits for its answer. `since` is now, to those who have looked at the clock.
+    /// Sends the request that `write` appends, and waits for its answer until `due`. `since` is now, to those who have looked at
+    /// the clock.
     ///
     /// Cancel safe: what was sent is sent. Errors: [`Ended`].
     pub async fn ask(
         &self,
         since: Instant,
+        due: Instant,
         reader: R,
         write: impl FnOnce(&mut BytesMut),
     ) -> Result<Answered<R>, Ended> {
@@ -131,15 +160,19 @@ impl<R: Send + 'static> Pipeline<R> {
                 return Err(Ended::Before);
             }
             write(&mut gathered.requests);
-            gathered.readers.push(Waiting { reader, since, caller });
+            gathered.readers.push(Waiting { reader, since, due, caller: Some(caller) });
             self.shared.depth.fetch_add(1, Ordering::AcqRel);
-            let is_first = gathered.readers.len() == 1;
+            // The driver looks at all there are when it wakes, and sets its alarm by the closest deadline.
+            let is_news = gathered.earliest.is_none_or(|earliest| due < earliest);
+            if is_news {
+                gathered.earliest = Some(due);
+            }
             drop(gathered);
-            if is_first {
+            if is_news {
                 self.shared.driver.wake();
             }
         }
-        answer.await.map_err(|_| Ended::Within)
+        answer.await.unwrap_or(Err(Ended::Within))
     }
 
     /// Requests that are not answered, those of callers who have left among them.
@@ -182,9 +215,11 @@ struct Driver<P: Protocol, S> {
     /// Whose answers are owed, in order.
     waiting: VecDeque<Waiting<P::Reader>>,
     patience: Option<Duration>,
+    /// No deadline of those who wait is closer. It may be one of somebody who has been answered.
+    earliest: Option<Instant>,
     /// When the last answer came.
     answered: Instant,
-    /// Set while somebody waits.
+    /// Set while somebody waits, for a moment that is none too late.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
@@ -249,7 +284,9 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
                 // A caller that has left does not take it.
                 let took = now - self.answered.max(answered.since).min(now);
                 self.answered = now;
-                let _ = answered.caller.send(Answered { reader: answered.reader, took });
+                if let Some(caller) = answered.caller {
+                    let _ = caller.send(Ok(Answered { reader: answered.reader, took }));
+                }
             }
         }
         if self.input.is_empty() && self.input.capacity() > KEEP_BYTES {
@@ -258,21 +295,30 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
         Ok(())
     }
 
-    /// Errors once the oldest request has waited for too long. The alarm is set for the oldest there was when it was set, so it
-    /// goes off once in a while, not once a request.
+    /// Tells those who are late. Errors once the oldest request has waited for too long.
+    ///
+    /// The alarm is set for the closest moment there was when it was set, so it goes off once in a while, not once a request.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while let (Some(oldest), Some(patience)) = (self.waiting.front(), self.patience) {
-            let due = oldest.since + patience;
+        loop {
+            let patient = self.waiting.front().zip(self.patience).map(|(oldest, patience)| oldest.since + patience);
+            let gathered = self.shared.gathered().earliest;
+            let Some(due) = [patient, self.earliest, gathered].into_iter().flatten().min() else { return Ok(()) };
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if alarm.deadline() > due {
+                alarm.as_mut().reset(due);
+            }
             if alarm.as_mut().poll(cx).is_pending() {
                 return Ok(());
             }
-            if Instant::now() >= due {
+            self.alarm = None;
+            let now = Instant::now();
+            if patient.is_some_and(|patient| now >= patient) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            self.alarm = None;
+            self.earliest = self.waiting.iter_mut().filter_map(|waiting| waiting.expire(now)).min();
+            let mut gathered = self.shared.gathered();
+            gathered.earliest = gathered.readers.iter_mut().filter_map(|waiting| waiting.expire(now)).min();
         }
-        Ok(())
     }
 
     fn gather(&mut self) {
@@ -283,7 +329,9 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
         }
         self.output.clear();
         std::mem::swap(&mut gathered.requests, &mut self.output);
+        let earliest = gathered.earliest.take();
         drop(gathered);
+        self.earliest = [self.earliest, earliest].into_iter().flatten().min();
         self.waiting.extend(self.spare.drain(..));
     }
 }

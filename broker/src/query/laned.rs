@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hearth_client::wire::Outcome;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use super::error::QueryError;
@@ -15,7 +15,7 @@ use super::statement::Statement;
 use crate::encode::rows::RowError;
 use crate::encode::{RowWriter, TooLarge};
 use crate::observe::OffLane;
-use crate::pool::lane::{PATIENCE, Place};
+use crate::pool::lane::Place;
 use crate::pool::pipeline::{Answered, Ended};
 use crate::pool::postgres::ServerError;
 
@@ -28,11 +28,12 @@ enum Trouble {
     /// It has types that the pool has not met yet: a lease learns them.
     UnknownTypes,
     Ended,
+    Late,
 }
 
 impl From<Ended> for Trouble {
-    fn from(_: Ended) -> Self {
-        Self::Ended
+    fn from(ended: Ended) -> Self {
+        if ended == Ended::Late { Self::Late } else { Self::Ended }
     }
 }
 
@@ -53,17 +54,7 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
     let place = run.database.lane(run.unit.want(run.at_least))?;
     let started = Instant::now();
     let _active = run.metrics.active();
-    // A lane answers or ends within its patience, once to prepare and once to run, so that only a closer deadline needs a timer of
-    // its own.
-    let ended = if run.deadline.at() > started + 2 * PATIENCE {
-        on(run, statement, &place, &key, started).await
-    } else {
-        let timed = Box::pin(timeout_at(run.deadline.at(), on(run, statement, &place, &key, started)));
-        let Ok(ended) = timed.await else {
-            return Some(Err(QueryError::TimedOut { outcome: Outcome::NotApplied }));
-        };
-        ended
-    };
+    let ended = on(run, statement, &place, &key, started).await;
     let metrics = run.habits.metrics();
     metrics.depth(place.ahead);
     let told = match ended {
@@ -85,6 +76,7 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
             run.database.schema_changed();
             None
         }
+        Err(Trouble::Late) => Some(Err(QueryError::TimedOut { outcome: Outcome::NotApplied })),
         Err(Trouble::UnknownTypes | Trouble::Ended) => None,
     };
     if told.is_none() {
@@ -122,17 +114,18 @@ async fn on(
     key: &str,
     started: Instant,
 ) -> Result<(Vec<u8>, Duration), Trouble> {
+    let due = run.deadline.at();
     let prepared = if let Some(prepared) = place.prepared(key) {
         prepared
     } else {
         let types = run.database.types();
-        let made = place.prepare(key, statement.sql, |description| prepare::shape_of_known(types, description));
+        let made = place.prepare(key, statement.sql, due, |description| prepare::shape_of_known(types, description));
         Box::pin(made).await?.map_err(Trouble::Server)?.ok_or(Trouble::UnknownTypes)?
     };
     let values = prepare::bind(statement, &prepared.shape, &[]).map_err(Trouble::Refused)?;
     let columns = prepared.shape.columns(statement.format);
     let writer = RowWriter::new(columns, run.limits.max_bytes, run.limits.max_rows);
-    let Answered { reader: mut answer, took } = place.run(started, &prepared, &values, writer).await?;
+    let Answered { reader: mut answer, took } = place.run(started, due, &prepared, &values, writer).await?;
     if let Some(error) = answer.refused {
         return Err(Trouble::Server(error));
     }

@@ -21,7 +21,7 @@ use width::{PAUSE, Width};
 use super::endpoint::Endpoint;
 
 pub use answer::Answer;
-pub use place::{OnLane, PATIENCE, Place};
+pub use place::{OnLane, Place};
 pub use width::Change;
 
 /// Callers on one lane at once; one more takes a lease. Past this the wait on the lane is longer than one for a lease.

@@ -23,7 +23,7 @@ use crate::pool::postgres::{PreparedCache, ServerError, Session, Shape};
 /// How long one statement may hold up the others behind it. Unit: milliseconds.
 const BUDGET_MS: u32 = 50;
 /// The longest wait on a lane. Past it the lane is ill, and is closed: leases serve better.
-pub const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a lane may wait for a free connection before callers go on without it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -128,12 +128,13 @@ impl Place {
         self.cache().get(key)
     }
 
-    /// Prepares a statement, to be kept under `key` with the shape that `shape` makes of its description; `None` where it makes
+    /// Prepares a statement until `due`, to be kept under `key` with the shape that `shape` makes of its description; `None` where it makes
     /// none.
     pub async fn prepare(
         &self,
         key: &str,
         sql: &str,
+        due: Instant,
         shape: impl FnOnce(&Description) -> Option<Shape>,
     ) -> Result<Result<Option<Arc<OnLane>>, Box<ServerError>>, Ended> {
         let name = format!("l{}", self.shared.named.fetch_add(1, Ordering::Relaxed));
@@ -141,7 +142,7 @@ impl Place {
         let answer = self
             .shared
             .pipeline
-            .ask(Instant::now(), answer, |out| {
+            .ask(Instant::now(), due, answer, |out| {
                 self.shared.close_unused(out);
                 frontend::parse(&name, sql, [], out).expect("the statement was checked for NUL");
                 frontend::describe(b'S', &name, out).expect("names of our own have no NUL");
@@ -163,10 +164,11 @@ impl Place {
         Ok(Ok(Some(prepared)))
     }
 
-    /// Runs a prepared statement; its rows go into `writer`. `since` is now.
+    /// Runs a prepared statement until `due`; its rows go into `writer`. `since` is now.
     pub async fn run(
         &self,
         since: Instant,
+        due: Instant,
         prepared: &OnLane,
         values: &[TextParam],
         writer: RowWriter,
@@ -176,7 +178,7 @@ impl Place {
             ask::execute(&prepared.name, values.iter().map(|value| value.0.as_deref()), out);
             frontend::sync(out);
         };
-        self.shared.pipeline.ask(since, Answer::to(Wanted::Result(writer)), run).await
+        self.shared.pipeline.ask(since, due, Answer::to(Wanted::Result(writer)), run).await
     }
 
     fn cache(&self) -> MutexGuard<'_, PreparedCache<OnLane>> {

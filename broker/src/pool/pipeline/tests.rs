@@ -29,6 +29,12 @@ impl Protocol for Lines {
     }
 }
 
+/// One that waits for ever, like Redis' lanes.
+fn patient(capacity: usize) -> (Arc<Pipeline<String>>, DuplexStream) {
+    let (near, far) = duplex(capacity);
+    (Arc::new(Pipeline::new(near, Lines(Arc::default()), None)), far)
+}
+
 fn pipeline(capacity: usize) -> (Arc<Pipeline<String>>, DuplexStream, Arc<AtomicU32>) {
     let (near, far) = duplex(capacity);
     let unasked = Arc::new(AtomicU32::new(0));
@@ -37,7 +43,16 @@ fn pipeline(capacity: usize) -> (Arc<Pipeline<String>>, DuplexStream, Arc<Atomic
 
 async fn ask(pipeline: &Pipeline<String>, text: &str) -> Result<String, Ended> {
     let write = |out: &mut BytesMut| out.extend_from_slice(format!("{text}\n").as_bytes());
-    pipeline.ask(Instant::now(), String::new(), write).await.map(|answered| answered.reader)
+    let now = Instant::now();
+    pipeline.ask(now, now + Duration::from_mins(1), String::new(), write).await.map(|answered| answered.reader)
+}
+
+/// Asks, waits for so many milliseconds at the most, and tells for how long it did.
+async fn ask_for(pipeline: &Pipeline<String>, text: &str, millis: u64) -> (Result<String, Ended>, Duration) {
+    let write = |out: &mut BytesMut| out.extend_from_slice(format!("{text}\n").as_bytes());
+    let now = Instant::now();
+    let answered = pipeline.ask(now, now + Duration::from_millis(millis), String::new(), write).await;
+    (answered.map(|answered| answered.reader), now.elapsed())
 }
 
 /// Answers each line with itself.
@@ -146,4 +161,48 @@ async fn one_that_is_never_answered_ends_it_for_all() {
     assert_eq!(ask(&pipeline, "b").await, Err(Ended::Within));
     assert_eq!(start.elapsed(), PATIENCE / 2 * 3 + PATIENCE);
     assert!(pipeline.has_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_late_is_told_so_at_the_deadline_and_the_others_wait_on() {
+    let (pipeline, mut far) = patient(4096);
+    let asked = |text: &'static str, millis: u64| {
+        let pipeline = Arc::clone(&pipeline);
+        async move { ask_for(&pipeline, text, millis).await }
+    };
+    let answering = async {
+        far.read_exact(&mut [0; 8]).await.expect("arrives");
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        far.write_all(b"a\nb\nc\nd\n").await.expect("is read");
+    };
+    let late = |millis| (Err(Ended::Late), Duration::from_millis(millis));
+    let in_time = |text: &str| (Ok(text.to_owned()), Duration::from_millis(700));
+    // The second comes with a closer deadline than the alarm was set for; the third is past at once.
+    let (a, b, c, d, ()) = tokio::join!(asked("a", 500), asked("b", 300), asked("c", 0), asked("d", 60_000), answering);
+    assert_eq!((a, b, c, d), (late(500), late(300), late(0), in_time("d")));
+    assert_eq!(pipeline.depth(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_could_not_even_be_sent_is_told_in_time_too() {
+    let (pipeline, mut far) = patient(4);
+    let first = tokio::spawn({
+        let pipeline = Arc::clone(&pipeline);
+        async move { ask_for(&pipeline, "longer than the other side takes", 400).await }
+    });
+    tokio::task::yield_now().await;
+    let (second, waited) = ask_for(&pipeline, "x", 100).await;
+    assert_eq!((second, waited), (Err(Ended::Late), Duration::from_millis(100)));
+    assert_eq!(first.await.expect("ends"), (Err(Ended::Late), Duration::from_millis(400)));
+    // What was asked is sent all the same, and what is answered to it is nobody else's.
+    let mut seen = vec![0; 35];
+    far.read_exact(&mut seen).await.expect("arrives");
+    assert_eq!(seen, b"longer than the other side takes\nx\n");
+    let (third, ()) = tokio::join!(ask_for(&pipeline, "y", 100), async {
+        far.read_exact(&mut [0; 2]).await.expect("arrives");
+        for answer in [&b"1\n"[..], b"2\n", b"3\n"] {
+            far.write_all(answer).await.expect("is read");
+        }
+    });
+    assert_eq!(third.0, Ok("3".to_owned()));
 }

@@ -98,25 +98,23 @@ impl Node {
     ) -> Result<Bytes, CacheError> {
         let (index, line) = self.lane(deadline).await?;
         let sent = Instant::now();
-        match timeout_at(deadline.at(), line.ask(replies, most, write)).await {
-            Ok(Ok(Answer::Replies(bytes))) => Ok(bytes),
-            Ok(Ok(Answer::TooLong)) => Err(CacheError::TooLong { backend: self.backend.clone(), limit: most }),
-            Ok(Err(broken)) => {
-                self.broke(index, &line);
-                let source = match broken {
-                    Broken::Within(error) => Shared(error),
-                    Broken::Before => Shared(Arc::new(std::io::ErrorKind::NotConnected.into())),
-                };
-                Err(CacheError::Lost { backend: self.backend.clone(), source: Box::new(source) })
+        let source = match line.ask(replies, most, deadline.at(), write).await {
+            Ok(Answer::Replies(bytes)) => return Ok(bytes),
+            Ok(Answer::TooLong) => {
+                return Err(CacheError::TooLong { backend: self.backend.clone(), limit: most });
             }
-            Err(_) => {
+            Err(Broken::Late) => {
                 // A connection that did not answer one caller in time may answer nobody any more: the next asks first.
                 if sent.elapsed() > SIGN_OF_LIFE {
                     self.lanes.failures.fetch_add(1, Ordering::AcqRel);
                 }
-                Err(CacheError::TimedOut { backend: self.backend.clone() })
+                return Err(CacheError::TimedOut { backend: self.backend.clone() });
             }
-        }
+            Err(Broken::Within(error)) => Shared(error),
+            Err(Broken::Before) => Shared(Arc::new(std::io::ErrorKind::NotConnected.into())),
+        };
+        self.broke(index, &line);
+        Err(CacheError::Lost { backend: self.backend.clone(), source: Box::new(source) })
     }
 
     async fn lane(self: &Arc<Self>, deadline: Deadline) -> Result<(usize, Arc<Line>), PoolError> {
@@ -211,6 +209,5 @@ async fn answers(line: &Line) -> bool {
     if line.is_broken() {
         return false;
     }
-    let ping = line.ask(1, usize::MAX, |out| pack(out, &["PING"]));
-    matches!(tokio::time::timeout(SIGN_OF_LIFE, ping).await, Ok(Ok(_)))
+    line.ask(1, usize::MAX, Instant::now() + SIGN_OF_LIFE, |out| pack(out, &["PING"])).await.is_ok()
 }

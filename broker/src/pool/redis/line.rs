@@ -22,6 +22,8 @@ pub(super) enum Broken {
     Before,
     /// It broke while the command was on its way.
     Within(Arc<io::Error>),
+    /// The deadline passed with the command on its way.
+    Late,
 }
 
 /// What a caller gets.
@@ -39,15 +41,22 @@ impl Line {
         Self(Pipeline::new(stream, Resp, None))
     }
 
-    /// Sends what `write` appends and waits for so many replies, of at most `most` bytes.
+    /// Sends what `write` appends and waits until `due` for so many replies, of at most `most` bytes.
     ///
     /// Cancel safe: the commands run, and their replies are thrown away.
-    pub async fn ask(&self, replies: usize, most: usize, write: impl FnOnce(&mut BytesMut)) -> Result<Answer, Broken> {
+    pub async fn ask(
+        &self,
+        replies: usize,
+        most: usize,
+        due: Instant,
+        write: impl FnOnce(&mut BytesMut),
+    ) -> Result<Answer, Broken> {
         let reader = Replies { scanner: Scanner::new(replies), most, too_long: false, bytes: Bytes::new() };
-        match self.0.ask(Instant::now(), reader, write).await {
+        match self.0.ask(Instant::now(), due, reader, write).await {
             Ok(answered) if answered.reader.too_long => Ok(Answer::TooLong),
             Ok(answered) => Ok(Answer::Replies(answered.reader.bytes)),
             Err(Ended::Before) => Err(Broken::Before),
+            Err(Ended::Late) => Err(Broken::Late),
             Err(Ended::Within) => {
                 let why = self.0.why().unwrap_or_else(|| Arc::new(io::ErrorKind::ConnectionAborted.into()));
                 Err(Broken::Within(why))
