@@ -9,8 +9,7 @@ use tokio::time::Instant;
 
 use super::tally::Counts;
 
-/// There are so many, where there may be: one keeps a single process of the server busy, and costs a request half as much again in
-/// the broker (`bin/bench`: 18 µs with two, 27 with one).
+/// There are so many, where there may be: one keeps a single process of the server busy (decision 0007).
 const FEWEST: usize = 2;
 /// So many ahead of one on average: the lanes are pressed.
 const PRESSED: f64 = 6.0;
