@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Broker;
 use super::recipe::{CacheRecipe, DatabaseRecipe};
-use super::{Broker, Key};
 use crate::base::hex::sha256_from_hex;
 use crate::base::{BackendName, KeyId, TenantId};
 use crate::config::{Config, ConfigError, DatabaseConfig, Fault, KeyConfig, NamedStatement, TenantConfig};
-use crate::observe::Metrics;
+use crate::identity::{Certificates, Credential, Grant, Identity, Issuers, Key, Via};
+use crate::observe::{Audit, Metrics};
 use crate::pool::database::Surroundings;
 use crate::pool::postgres::presence;
 use crate::pool::server::Servers;
@@ -52,18 +53,26 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     let mut keep = |path: String, message: String| faults.push(Fault { path, message });
     let databases = databases(config, before, &around, &metrics, &mut keep);
     let caches = caches(config, before, &metrics, &mut keep);
-    if !faults.is_empty() {
-        return Err(ConfigError::Invalid(faults));
-    }
+    let audit = audit(config, before, &metrics, &mut keep);
     let (databases, database_recipes) = unzip(databases);
     let (caches, cache_recipes) = unzip(caches);
     let tenants = tenants(config, before, &databases, &caches, &metrics);
+    let old_issuers = before.map(|before| &before.issuers);
+    let issuers = Issuers::new(&config.identity.jwt, &tenants, old_issuers, &metrics.auth, &mut keep);
+    if !faults.is_empty() {
+        return Err(ConfigError::Invalid(faults));
+    }
     Ok(Arc::new(Broker {
         server: config.server.clone(),
         shards: shards(config, &databases),
         statements: statements(config),
         habits: habits(&databases, before, &metrics),
-        keys: keys(config, &tenants),
+        keys: keys(config, &tenants, before),
+        issuers,
+        certificates: Certificates::new(config.tenants.iter(), &tenants),
+        breaker: before.map_or_else(Arc::default, |before| Arc::clone(&before.breaker)),
+        breaker_limits: config.identity.breaker.clone(),
+        audit,
         databases,
         readings: before.map_or_else(Arc::default, |before| Arc::clone(&before.readings)),
         caches,
@@ -190,11 +199,33 @@ fn tenants(
     config.tenants.iter().map(of).collect()
 }
 
-fn keys(config: &Config, tenants: &BTreeMap<TenantId, Arc<Tenant>>) -> HashMap<KeyId, Key> {
+/// The log goes on where it writes to the same place.
+fn audit(
+    config: &Config,
+    before: Option<&Broker>,
+    metrics: &Metrics,
+    fault: &mut impl FnMut(String, String),
+) -> Option<Arc<Audit>> {
+    let target = &config.log.audit;
+    if let Some(old) = before.and_then(|before| before.audit.as_ref()).filter(|old| old.is_at(target)) {
+        old.reopen();
+        return Some(Arc::clone(old));
+    }
+    Audit::new(target, metrics.auth.audit_dropped()).unwrap_or_else(|message| {
+        fault("log.audit".to_owned(), message);
+        None
+    })
+}
+
+fn keys(config: &Config, tenants: &BTreeMap<TenantId, Arc<Tenant>>, before: Option<&Broker>) -> HashMap<KeyId, Key> {
     let mut keys = HashMap::new();
     for (name, tenant) in &config.tenants {
         for key in &tenant.keys {
-            keys.insert(KeyId::new(&key.id), resolve(key, &tenants[name.as_str()]));
+            let mut made = resolve(key, &tenants[name.as_str()]);
+            if let Some(old) = before.and_then(|before| before.keys.get(key.id.as_str())) {
+                made.last_used = Arc::clone(&old.last_used);
+            }
+            keys.insert(KeyId::new(&key.id), made);
         }
     }
     keys
@@ -223,12 +254,20 @@ fn statements(config: &Config) -> BTreeMap<BackendName, BTreeMap<String, NamedSt
 }
 
 fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {
+    let grant = Grant {
+        tenant: Arc::clone(tenant),
+        identity: Identity::new(Via::Key, &key.id),
+        scopes: key.scopes.clone(),
+        statements: key.statements.as_deref().map(Arc::from),
+        settings: BTreeMap::new(),
+    };
     Key {
         sha256: hash(&key.sha256),
-        tenant: Arc::clone(tenant),
-        scopes: key.scopes.as_slice().into(),
-        statements: key.statements.as_deref().map(Arc::from),
+        principal: grant.into(),
+        not_before: key.not_before,
         expires: key.expires,
+        last_used: Arc::default(),
+        credential: Credential::key(&key.id),
     }
 }
 

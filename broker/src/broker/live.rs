@@ -12,11 +12,15 @@ use tokio_util::task::TaskTracker;
 use super::Broker;
 use super::pools::Pools;
 use crate::config::{Changes, Config, ConfigError, LogConfig, ServerConfig};
+use crate::observe::{Audit, Event};
 
 /// Between two looks whether the requests of a replaced broker are done.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long pools on their way out may take to close when the broker ends.
 const END: Duration = Duration::from_secs(6);
+
+/// Changes told of one reload in the audit log.
+const MOST_CHANGES: usize = 1000;
 
 /// Where a configuration comes from.
 type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -96,8 +100,7 @@ impl Live {
 
     /// Opens every pool's minimum.
     pub async fn warm(&self) {
-        let pools = Pools::only(&self.now(), None);
-        pools.warm().await;
+        self.now().warm().await;
     }
 
     /// Reads the configuration again, and puts a broker made from it in place of the present one; or changes nothing, and says
@@ -117,6 +120,7 @@ impl Live {
             Ok(built) => built,
             Err(error) => {
                 before.metrics.reloads.refused();
+                audit(before.audit.as_ref(), "invalid_request", &Changes::default());
                 tracing::error!(error = %error, "the configuration was not reloaded and nothing has changed: {error}");
                 return Err(error);
             }
@@ -125,6 +129,7 @@ impl Live {
         self.0.current.store(Arc::clone(&after));
         // From here on every new request has the new one.
         gone.retire();
+        after.issuers.start();
         replaced.retain(|broker| broker.strong_count() > 0);
         replaced.push(Arc::downgrade(&before));
         if !gone.is_empty() {
@@ -143,6 +148,7 @@ impl Live {
             needs_restart: self.0.started.differences(&config),
         };
         log(&reloaded);
+        audit(after.audit.as_ref(), "ok", &reloaded.changes);
         Ok(reloaded)
     }
 
@@ -182,6 +188,9 @@ impl Live {
         }
         let ended = tokio::time::timeout(END, self.0.closing.wait());
         let ((), _) = tokio::join!(async { self.now().close().await }, ended);
+        if let Some(audit) = &self.now().audit {
+            audit.flush().await;
+        }
     }
 }
 
@@ -198,6 +207,17 @@ impl Started {
         ];
         pairs.into_iter().filter(|(_, same)| !same).map(|(path, _)| path).collect()
     }
+}
+
+/// Keys and tenants that come and go are among the changes. By whom, the line of the request says, if it was one.
+fn audit(audit: Option<&Arc<Audit>>, outcome: &'static str, changes: &Changes) {
+    let Some(audit) = audit else { return };
+    let paths = [("+", &changes.added), ("~", &changes.changed), ("-", &changes.removed)];
+    let told = paths.into_iter().flat_map(|(sign, paths)| paths.iter().map(move |path| format!("{sign}{path}")));
+    let mut event = Event { outcome, ..Event::new("reload") };
+    event.changes = told.take(MOST_CHANGES).collect();
+    event.more = changes.len() - event.changes.len();
+    audit.tell(event);
 }
 
 fn log(reloaded: &Reloaded) {

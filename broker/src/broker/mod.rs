@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::pools::Pools;
 use self::recipe::{CacheRecipe, DatabaseRecipe};
 use crate::base::{BackendName, KeyId, TenantId};
-use crate::config::{NamedStatement, Outline, Scope, ServerConfig};
-use crate::observe::Metrics;
+use crate::config::{BreakerConfig, NamedStatement, Outline, ServerConfig};
+use crate::identity::{Breaker, Certificates, Issuers, Key};
+use crate::observe::{Audit, Metrics};
 use crate::pool::OWN_ACCOUNT;
 use crate::pool::server::Servers;
 use crate::pool::shards::Shards;
@@ -50,6 +50,16 @@ pub struct Broker {
     pub tenants: BTreeMap<TenantId, Arc<Tenant>>,
     /// API keys by their public half.
     pub keys: HashMap<KeyId, Key>,
+    /// Issuers of tokens, and the tokens that are known.
+    pub issuers: Issuers,
+    /// Names in client certificates.
+    pub certificates: Certificates,
+    /// Stands before all of these.
+    pub breaker: Arc<Breaker>,
+    /// When it refuses.
+    pub breaker_limits: BreakerConfig,
+    /// The audit log, if there is one.
+    pub audit: Option<Arc<Audit>>,
     /// Every metric.
     pub metrics: Metrics,
     /// What happened to the pools lately, and what was decided about their sizes.
@@ -73,23 +83,10 @@ pub struct Broker {
     mark: Arc<str>,
 }
 
-/// One API key, resolved.
-pub struct Key {
-    /// SHA-256 of the secret half.
-    pub sha256: [u8; 32],
-    /// Whose it is.
-    pub tenant: Arc<Tenant>,
-    /// What it may do.
-    pub scopes: Arc<[Scope]>,
-    /// The only named statements it may run; `None`: all, and any SQL.
-    pub statements: Option<Arc<[String]>>,
-    /// After which it is refused.
-    pub expires: Option<Timestamp>,
-}
-
 impl Broker {
     /// Opens every pool's minimum. A backend that is down is logged, not fatal: it may come back.
     pub async fn warm(&self) {
+        self.issuers.start();
         Pools::only(self, None).warm().await;
     }
 

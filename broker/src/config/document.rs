@@ -22,6 +22,7 @@ pub fn markdown() -> String {
         ("databases", "[databases.NAME]"),
         ("caches", "[caches.NAME]"),
         ("tenants", "[tenants.NAME]"),
+        ("identity", "[identity]"),
     ] {
         let property = &schema["properties"][section];
         let item =

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Fault, NamedStatement, Outline, folder, validate::validate};
+use super::{Config, ConfigError, Fault, IdentityConfig, NamedStatement, Outline, folder, validate::validate};
 
 /// Environment variables that override the file start so: `HEARTH__SERVER__LISTEN=0.0.0.0:8432`.
 const ENV_PREFIX: &str = "HEARTH__";
@@ -105,14 +105,26 @@ fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
         databases: named("databases", table.remove("databases"), faults),
         caches: named("caches", table.remove("caches"), faults),
         tenants: named("tenants", table.remove("tenants"), faults),
+        identity: identity(table.remove("identity"), faults),
     };
     for (name, database) in &mut config.databases {
         database.statements = statements.remove(name).unwrap_or_default();
     }
     for key in table.keys() {
-        faults.push(Fault::new(key.as_str(), "is no section; there are server, log, databases, caches and tenants"));
+        faults.push(Fault::new(
+            key.as_str(),
+            "is no section; there are server, log, databases, caches, tenants and identity",
+        ));
     }
     config
+}
+
+/// Each issuer is read by itself, as a section is.
+fn identity(value: Option<Value>, faults: &mut Vec<Fault>) -> IdentityConfig {
+    let Some(mut value) = value else { return IdentityConfig::default() };
+    let issuers = value.as_table_mut().and_then(|table| table.remove("jwt"));
+    let read: IdentityConfig = section("identity", value, faults).unwrap_or_default();
+    IdentityConfig { jwt: named("identity.jwt", issuers, faults), ..read }
 }
 
 /// Adds what stands in folders to the databases' tables.

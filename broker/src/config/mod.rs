@@ -4,6 +4,7 @@ pub mod cache;
 pub mod database;
 pub mod document;
 mod folder;
+pub mod identity;
 pub mod load;
 pub mod log;
 pub mod outline;
@@ -25,13 +26,14 @@ use serde::Deserialize;
 
 pub use cache::{CacheConfig, SentinelConfig};
 pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
+pub use identity::{BreakerConfig, IdentityConfig, JwtAlgorithm, JwtConfig};
 pub use load::{load_env_text, load_file, load_text};
-pub use log::LogConfig;
+pub use log::{AuditTarget, LogConfig};
 pub use outline::{Changes, Outline};
 pub use secret::Secret;
 pub use server::ServerConfig;
 pub use statement::NamedStatement;
-pub use tenant::{KeyConfig, LimitsConfig, Scope, TenantConfig};
+pub use tenant::{CertificateConfig, KeyConfig, LimitsConfig, Scope, TenantConfig};
 pub use url::{DatabaseUrl, TlsMode, database_url};
 
 /// The whole configuration.
@@ -48,6 +50,8 @@ pub struct Config {
     pub caches: BTreeMap<String, CacheConfig>,
     /// Who may use what, and how much.
     pub tenants: BTreeMap<String, TenantConfig>,
+    /// Who is let in besides holders of API keys, and what becomes of those who guess.
+    pub identity: IdentityConfig,
     /// What was written where, to tell this configuration from another one.
     #[serde(skip)]
     pub outline: Outline,

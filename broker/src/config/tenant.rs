@@ -24,6 +24,9 @@ pub struct TenantConfig {
     pub lanes: bool,
     /// The tenant's API keys; `hearth key create` makes one.
     pub keys: Vec<KeyConfig>,
+    /// Client certificates that identify the tenant, verified by the listener. With a key or a token, too, both must be of one
+    /// tenant, and the key or the token says what may be done.
+    pub certificates: Vec<CertificateConfig>,
     /// How much the tenant may ask for.
     pub limits: LimitsConfig,
 }
@@ -36,6 +39,7 @@ impl Default for TenantConfig {
             settings: Vec::new(),
             lanes: true,
             keys: Vec::new(),
+            certificates: Vec::new(),
             limits: LimitsConfig::default(),
         }
     }
@@ -58,6 +62,22 @@ pub struct KeyConfig {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub expires: Option<Timestamp>,
+    /// The moment before which the key is refused. Default: none.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub not_before: Option<Timestamp>,
+}
+
+/// A client certificate, by a name in it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct CertificateConfig {
+    /// A subject alternative name of the certificate, exactly: a DNS name, or a URI such as `spiffe://corp/orders`.
+    pub name: String,
+    /// What its holder may do without a key or a token.
+    pub scopes: Vec<Scope>,
+    /// The only named statements that its holder may run; it may send no SQL of its own. Unset: every one, and any SQL.
+    #[serde(default)]
+    pub statements: Option<Vec<String>>,
 }
 
 /// What a key may do.

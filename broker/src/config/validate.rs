@@ -9,7 +9,7 @@ use crate::base::hex::sha256_from_hex;
 
 use super::{
     Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig, TenantConfig, cache,
-    database_url, setting, statement,
+    database_url, identity, setting, statement,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -26,16 +26,20 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
         check_name(&format!("caches.{name}"), name, faults);
         cache::check(name, cache, faults);
     }
-    let mut key_ids = HashSet::new();
+    let (mut key_ids, mut certificate_names) = (HashSet::new(), HashSet::new());
     for (name, tenant) in &config.tenants {
         check_name(&format!("tenants.{name}"), name, faults);
         tenant_section(name, tenant, config, faults);
         for (index, key) in tenant.keys.iter().enumerate() {
             let path = format!("tenants.{name}.keys[{index}]");
             check_key(&path, key, &mut key_ids, faults);
-            check_key_statements(&path, key, tenant, config, faults);
+            if let Some(names) = &key.statements {
+                check_statements(&path, names, &key.scopes, tenant, config, faults);
+            }
         }
+        certificates(name, tenant, config, &mut certificate_names, faults);
     }
+    identity::check(config, faults);
 }
 
 fn server(server: &ServerConfig, faults: &mut Vec<Fault>) {
@@ -166,17 +170,52 @@ fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, fa
             "must be 64 hexadecimal digits; `hearth key create` prints them",
         ));
     }
+    if key.not_before.zip(key.expires).is_some_and(|(from, until)| from >= until) {
+        faults.push(Fault::new(format!("{path}.not_before"), "must be before `expires`: the key would never be good"));
+    }
     if key.scopes.is_empty() {
         faults.push(Fault::new(format!("{path}.scopes"), "must name at least one of sql:read, sql:write, redis"));
     }
 }
 
-fn check_key_statements(path: &str, key: &KeyConfig, tenant: &TenantConfig, config: &Config, faults: &mut Vec<Fault>) {
-    let Some(names) = &key.statements else { return };
+fn certificates<'a>(
+    tenant_name: &str,
+    tenant: &'a TenantConfig,
+    config: &Config,
+    seen: &mut HashSet<&'a str>,
+    faults: &mut Vec<Fault>,
+) {
+    for (index, certificate) in tenant.certificates.iter().enumerate() {
+        let path = format!("tenants.{tenant_name}.certificates[{index}]");
+        if certificate.name.is_empty() {
+            faults.push(Fault::new(format!("{path}.name"), "must be a name in the certificate"));
+        }
+        if !seen.insert(&certificate.name) {
+            let message = format!("`{}` stands twice; a certificate belongs to one tenant", certificate.name);
+            faults.push(Fault::new(format!("{path}.name"), message));
+        }
+        if certificate.scopes.is_empty() {
+            faults.push(Fault::new(format!("{path}.scopes"), "must name at least one of sql:read, sql:write, redis"));
+        }
+        if let Some(names) = &certificate.statements {
+            check_statements(&path, names, &certificate.scopes, tenant, config, faults);
+        }
+    }
+}
+
+/// The named statements that a key or a certificate is for.
+fn check_statements(
+    path: &str,
+    names: &[String],
+    scopes: &[Scope],
+    tenant: &TenantConfig,
+    config: &Config,
+    faults: &mut Vec<Fault>,
+) {
     if names.is_empty() {
         faults.push(Fault::new(format!("{path}.statements"), "names none; leave it out where any SQL is allowed"));
     }
-    if !key.scopes.iter().any(|scope| matches!(scope, Scope::SqlRead | Scope::SqlWrite)) {
+    if !scopes.iter().any(|scope| matches!(scope, Scope::SqlRead | Scope::SqlWrite)) {
         faults.push(Fault::new(format!("{path}.statements"), "means nothing without the scope sql:read or sql:write"));
     }
     for (index, name) in names.iter().enumerate() {

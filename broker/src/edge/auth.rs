@@ -1,145 +1,155 @@
-//! From an API key to a principal.
+//! From a request's headers and its connection to a principal.
 //!
-//! A key is `id.secret`. The id is public and finds the entry; the secret is 256 random bits, so its plain SHA-256 is
-//! enough to keep, and it is compared in constant time.
-
-use std::sync::Arc;
+//! A bearer token is an API key or a JWT; without one a client certificate speaks, and beside one it must agree. The breaker is asked
+//! before any secret is looked at.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use std::net::{IpAddr, Ipv4Addr};
+use tokio::time::Instant;
 
-use crate::base::KeyId;
+use super::peer::Peer;
 use crate::broker::Broker;
-use crate::config::Scope;
-use crate::tenant::Tenant;
+use crate::identity::key::secret_is;
+use crate::identity::{Credential, Net};
+use crate::observe::Event;
 
-/// Who is asking, and what they may do.
-#[derive(Clone)]
-pub struct Principal {
-    /// On whose account.
-    pub tenant: Arc<Tenant>,
-    /// By which key.
-    pub key: KeyId,
-    /// What the key may do.
-    pub scopes: Arc<[Scope]>,
-    /// The only named statements the key may run; `None`: all, and any SQL.
-    pub statements: Option<Arc<[String]>>,
-}
+pub use crate::identity::{AuthError, Principal};
 
-/// Why a caller is not let in. The texts do not tell whether an id exists.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    /// No `Authorization` header.
-    #[error("send the API key as `Authorization: Bearer <key>`")]
-    Missing,
-    /// The header is not a bearer key.
-    #[error("the Authorization header is not `Bearer <key>` with a key such as `hk_….…`")]
-    Malformed,
-    /// No such key, or a wrong secret.
-    #[error("the API key is not valid")]
-    Invalid,
-    /// The key was valid once.
-    #[error("the API key has expired")]
-    Expired,
-    /// The key lacks a scope.
-    #[error("the API key has no scope `{0}`")]
-    Scope(&'static str),
-    /// The key is for some named statements, and this is none of them.
-    #[error("the API key may run its named statements ({}) and no other SQL", .0.join(", "))]
-    StatementsOnly(Arc<[String]>),
-}
+/// What is compared where there is no such key: as much work as for a known one, so that the time does not tell them apart.
+const NOBODY: [u8; 32] = [0; 32];
 
-impl Principal {
-    /// Errors: [`AuthError::Scope`] unless the key has one of the scopes.
-    pub fn needs(&self, one_of: &[Scope]) -> Result<(), AuthError> {
-        if one_of.iter().any(|scope| self.has(*scope)) {
-            return Ok(());
+/// A credential that was not taken, and what its failures are counted under.
+type Refused = (AuthError, Option<Credential>);
+
+/// Who sent these headers from there. It waits only for keys of a token's issuer that are not known yet.
+pub async fn principal(
+    broker: &Broker,
+    headers: &HeaderMap,
+    peer: Option<&Peer>,
+    now: Instant,
+) -> Result<Principal, AuthError> {
+    let address = address(peer);
+    let found = match (token(headers), certificate(broker, peer)) {
+        (_, Err(error)) => Err((error, None)),
+        (Err(AuthError::Missing), Ok(Some(certified))) => return Ok(certified.clone()),
+        (Err(error), _) => {
+            let refused = broker.breaker.admit(address.into(), None, now).err();
+            Err((refused.unwrap_or(error), None))
         }
-        Err(AuthError::Scope(one_of.first().map_or("", |scope| scope.as_str())))
-    }
-
-    /// True if the key has the scope.
-    pub fn has(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope)
-    }
-
-    /// Errors: [`AuthError::StatementsOnly`] if the key may run named statements only.
-    pub fn may_send_sql(&self) -> Result<(), AuthError> {
-        self.statements.as_ref().map_or(Ok(()), |only| Err(AuthError::StatementsOnly(Arc::clone(only))))
-    }
-
-    /// True if the key may run the named statement; whether there is one of this name is another question.
-    pub fn may_run(&self, name: &str) -> bool {
-        self.statements.as_ref().is_none_or(|only| only.iter().any(|allowed| allowed == name))
-    }
-}
-
-/// Who sent these headers.
-pub fn principal(broker: &Broker, headers: &HeaderMap) -> Result<Principal, AuthError> {
-    let (id, secret) = bearer(headers)?;
-    let offered: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-    let Some((id, key)) = broker.keys.get_key_value(id) else {
-        // As much work as for a known id, so that the answer's time does not tell them apart.
-        let _ = offered.ct_eq(&[0; 32]);
-        return Err(AuthError::Invalid);
+        (Ok(text), Ok(certified)) => {
+            let found = bearer(broker, text, address.into(), now).await;
+            match (found, certified) {
+                // A certificate of one tenant with the key of another: one of them is not in its owner's hands.
+                (Ok(found), Some(certified)) if found.tenant.id != certified.tenant.id => {
+                    Err((AuthError::Mismatch, None))
+                }
+                (found, _) => found,
+            }
+        }
     };
-    if !bool::from(offered.ct_eq(&key.sha256)) {
-        return Err(AuthError::Invalid);
-    }
-    if key.expires.is_some_and(|expires| Timestamp::now() >= expires) {
-        return Err(AuthError::Expired);
-    }
-    Ok(Principal {
-        tenant: Arc::clone(&key.tenant),
-        key: id.clone(),
-        scopes: Arc::clone(&key.scopes),
-        statements: key.statements.clone(),
-    })
+    found.map_err(|refused| note(broker, refused, address, now))
 }
 
 /// Errors unless the headers carry the admin key. Without one configured nothing is asked: loopback only, as validated.
-pub fn admin(broker: &Broker, headers: &HeaderMap) -> Result<(), AuthError> {
-    let Some(wanted) = broker.admin_key else { return Ok(()) };
-    let offered: [u8; 32] = Sha256::digest(token(headers)?.as_bytes()).into();
-    if bool::from(offered.ct_eq(&wanted)) { Ok(()) } else { Err(AuthError::Invalid) }
+pub fn admin(broker: &Broker, headers: &HeaderMap, peer: Option<&Peer>, now: Instant) -> Result<(), AuthError> {
+    let Some(wanted) = &broker.admin_key else { return Ok(()) };
+    let address = address(peer);
+    let credential = Credential::admin();
+    let checked = token(headers).and_then(|offered| {
+        broker.breaker.admit(address.into(), Some(credential), now)?;
+        if secret_is(offered, wanted) { Ok(()) } else { Err(AuthError::Invalid) }
+    });
+    match checked {
+        Ok(()) => {
+            broker.breaker.succeeded(address.into(), credential, now);
+            Ok(())
+        }
+        Err(error) => Err(note(broker, (error, Some(credential)), address, now)),
+    }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<(&str, &str), AuthError> {
-    token(headers)?.split_once('.').ok_or(AuthError::Malformed)
+/// The id of a key that the headers claim, if there is one of that id.
+pub fn claimed<'b>(broker: &'b Broker, headers: &HeaderMap) -> Option<&'b str> {
+    let (id, _) = token(headers).ok()?.split_once('.')?;
+    broker.keys.get_key_value(id).map(|(id, _)| id.as_str())
+}
+
+async fn bearer(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<Principal, Refused> {
+    if broker.issuers.is_token(text) {
+        return jwt(broker, text, net, now).await;
+    }
+    let Some((id, secret)) = text.split_once('.') else {
+        let refused = broker.breaker.admit(net, None, now).err();
+        return Err((refused.unwrap_or(AuthError::Malformed), None));
+    };
+    let key = broker.keys.get(id);
+    let credential = key.map(|key| key.credential);
+    broker.breaker.admit(net, credential, now).map_err(|error| (error, credential))?;
+    let Some(key) = key else {
+        let _ = secret_is(secret, &NOBODY);
+        return Err((AuthError::Invalid, None));
+    };
+    let found = key.verify(secret, Timestamp::now()).map_err(|error| (error, credential))?;
+    broker.breaker.succeeded(net, key.credential, now);
+    Ok(found.clone())
+}
+
+async fn jwt(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<Principal, Refused> {
+    let read = match broker.issuers.known_or_read(text, Timestamp::now().as_second()) {
+        // Verified before: no guess, whoever else guesses from there.
+        Ok(Ok(known)) => return Ok(known),
+        Ok(Err(read)) => read,
+        Err(fault) => {
+            let refused = broker.breaker.admit(net, None, now).err();
+            return Err((refused.unwrap_or(fault.into()), None));
+        }
+    };
+    let credential = read.credential();
+    broker.breaker.admit(net, Some(credential), now).map_err(|error| (error, Some(credential)))?;
+    let found = broker.issuers.verify(read, &broker.tenants).await.map_err(|error| (error, Some(credential)))?;
+    broker.breaker.succeeded(net, credential, now);
+    Ok(found)
+}
+
+fn certificate<'b>(broker: &'b Broker, peer: Option<&Peer>) -> Result<Option<&'b Principal>, AuthError> {
+    match peer.and_then(|peer| peer.names.as_deref()) {
+        Some(names) => broker.certificates.principal(names),
+        None => Ok(None),
+    }
+}
+
+/// Counts a refusal, and what follows from it.
+fn note(broker: &Broker, (error, credential): Refused, address: IpAddr, now: Instant) -> AuthError {
+    if let AuthError::TooManyFailures { by, .. } = &error {
+        broker.metrics.auth.refused(by.as_str());
+    }
+    if let Some(reason) = error.reason() {
+        broker.metrics.auth.failed(reason);
+    }
+    let may_be_a_guess = error.may_be_a_guess();
+    if may_be_a_guess && broker.breaker.failed(address.into(), credential, &broker.breaker_limits, now) {
+        tracing::warn!(client.address = %address, "too many failed attempts from {address}: refused for a while");
+        if let Some(audit) = &broker.audit {
+            audit.tell(Event { address: Some(address), outcome: "blocked", ..Event::new("authenticate") });
+        }
+    }
+    error
+}
+
+fn address(peer: Option<&Peer>) -> IpAddr {
+    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address)
 }
 
 fn token(headers: &HeaderMap) -> Result<&str, AuthError> {
-    let value = headers.get(AUTHORIZATION).ok_or(AuthError::Missing)?;
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(AuthError::Missing)?;
+    if values.next().is_some() {
+        // Whoever stands before us may have looked at the other one.
+        return Err(AuthError::Malformed);
+    }
     let text = value.to_str().map_err(|_| AuthError::Malformed)?;
     let (scheme, token) = text.trim().split_once(' ').ok_or(AuthError::Malformed)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AuthError::Malformed) }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::config::TenantConfig;
-    use crate::observe::Metrics;
-
-    #[test]
-    fn a_key_for_named_statements_sends_no_sql_of_its_own() {
-        let tenant = Tenant::new("acme", &TenantConfig::default(), &BTreeMap::new(), &BTreeMap::new(), &Metrics::new());
-        let any = Principal {
-            tenant: Arc::new(tenant),
-            key: KeyId::new("k"),
-            scopes: [Scope::SqlRead].into(),
-            statements: None,
-        };
-        assert_eq!((any.may_send_sql(), any.may_run("get_user")), (Ok(()), true));
-
-        let some = Principal { statements: Some(["get_user".to_owned()].into()), ..any };
-        assert!(some.may_run("get_user") && !some.may_run("GET_USER") && !some.may_run("add"));
-        let told = some.may_send_sql().expect_err("named statements only").to_string();
-        assert!(told.contains("(get_user)"), "{told}");
-    }
 }

@@ -11,14 +11,15 @@ use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use super::auth::{self, Principal};
+use super::auth::{self, AuthError, Principal};
 use super::error::Error;
 use super::header::{self, Text};
+use super::peer::Peer;
 use super::{guarded, routing};
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
-use crate::config::LimitsConfig;
-use crate::observe::RouteMetrics;
+use crate::observe::audit::Entry;
+use crate::observe::{Event, RouteMetrics, Who};
 use crate::pool::Consistency;
 use crate::tenant::{Admission, Tenant};
 
@@ -29,11 +30,13 @@ const MAX_TIMEOUT_MS: u64 = i64::MAX as u64;
 pub struct Call {
     /// Its id.
     pub request_id: RequestId,
+    peer: Option<Peer>,
     start: Instant,
     auth: Duration,
     queue: Duration,
     db: Duration,
-    tenant: Option<Arc<Tenant>>,
+    principal: Option<Principal>,
+    entry: Option<Entry>,
     admission: Option<Admission>,
     metrics: Option<RouteMetrics>,
     /// Where it went, if there was a choice: what a later read must be as new as, and whether a replica served it.
@@ -41,44 +44,109 @@ pub struct Call {
 }
 
 impl Call {
-    /// A request that has just arrived.
-    pub fn new(request_id: RequestId) -> Self {
+    fn new(request_id: RequestId, peer: Option<Peer>) -> Self {
         Self {
             request_id,
+            peer,
             start: Instant::now(),
             auth: Duration::ZERO,
             queue: Duration::ZERO,
             db: Duration::ZERO,
-            tenant: None,
+            principal: None,
+            entry: None,
             admission: None,
             metrics: None,
             went: None,
         }
     }
 
-    /// Who is asking, and by when they want an answer.
-    pub fn identify(&mut self, broker: &Broker, headers: &HeaderMap) -> Result<(Principal, Deadline), Error> {
-        self.identify_within(broker, headers, |limits| (limits.default_timeout, limits.max_timeout))
-    }
-
-    /// The same for a stream: by when it must have begun, or for bulk data in, by when it must be over.
-    pub fn identify_stream(&mut self, broker: &Broker, headers: &HeaderMap) -> Result<(Principal, Deadline), Error> {
-        self.identify_within(broker, headers, |limits| (limits.stream_timeout, limits.stream_timeout))
-    }
-
-    fn identify_within(
+    /// Who is asking, and by when they want an answer. `action` is what the audit log calls it.
+    pub async fn identify(
         &mut self,
         broker: &Broker,
         headers: &HeaderMap,
-        times: impl FnOnce(&LimitsConfig) -> (Duration, Duration),
+        action: &'static str,
     ) -> Result<(Principal, Deadline), Error> {
-        let principal = auth::principal(broker, headers)?;
-        let (default, most) = times(&principal.tenant.limits);
-        let asked = timeout(headers)?.unwrap_or(default);
-        let deadline = Deadline::from_start(self.start, asked.min(most));
-        self.tenant = Some(Arc::clone(&principal.tenant));
-        self.auth = self.start.elapsed();
+        let principal = self.authenticate(broker, headers, action).await?;
+        let limits = &principal.tenant.limits;
+        let deadline = self.deadline(headers, limits.default_timeout, limits.max_timeout)?;
         Ok((principal, deadline))
+    }
+
+    /// The same for a stream: by when it must have begun, or for bulk data in, by when it must be over.
+    pub async fn identify_stream(
+        &mut self,
+        broker: &Broker,
+        headers: &HeaderMap,
+        action: &'static str,
+    ) -> Result<(Principal, Deadline), Error> {
+        let principal = self.authenticate(broker, headers, action).await?;
+        let most = principal.tenant.limits.stream_timeout;
+        let deadline = self.deadline(headers, most, most)?;
+        Ok((principal, deadline))
+    }
+
+    /// Who is asking.
+    pub async fn authenticate(
+        &mut self,
+        broker: &Broker,
+        headers: &HeaderMap,
+        action: &'static str,
+    ) -> Result<Principal, Error> {
+        let found = auth::principal(broker, headers, self.peer.as_ref(), self.start).await;
+        self.auth = self.start.elapsed();
+        if broker.audit.is_some() {
+            self.begin_entry(broker, headers, action, &found);
+        }
+        let principal = found?;
+        self.principal = Some(principal.clone());
+        Ok(principal)
+    }
+
+    fn deadline(&self, headers: &HeaderMap, default: Duration, most: Duration) -> Result<Deadline, Error> {
+        let asked = timeout(headers)?.unwrap_or(default);
+        Ok(Deadline::from_start(self.start, asked.min(most)))
+    }
+
+    fn begin_entry(
+        &mut self,
+        broker: &Broker,
+        headers: &HeaderMap,
+        action: &'static str,
+        found: &Result<Principal, AuthError>,
+    ) {
+        let Some(audit) = &broker.audit else { return };
+        let mut event = Event::new(action);
+        match found {
+            Ok(principal) => {
+                event.who = Some(Who {
+                    tenant: principal.tenant.id.clone(),
+                    via: principal.identity.via.as_str(),
+                    identity: Arc::clone(&principal.identity.name),
+                });
+            }
+            // The block was told when it began; what it refuses is counted.
+            Err(AuthError::TooManyFailures { .. }) => return,
+            Err(error) => {
+                event.reason = error.reason();
+                event.claimed = auth::claimed(broker, headers).map(str::to_owned);
+            }
+        }
+        event.request_id = Some(self.request_id.clone());
+        event.address = self.peer.as_ref().map(|peer| peer.address);
+        self.entry = Some(audit.begin(event, self.start));
+    }
+
+    /// Tells the audit log more, where there is one.
+    pub fn note(&mut self, tell: impl FnOnce(&mut Event)) {
+        if let Some(event) = self.entry.as_mut().and_then(Entry::event) {
+            tell(event);
+        }
+    }
+
+    /// The audit log's entry, for what ends later than the call.
+    pub fn take_entry(&mut self) -> Option<Entry> {
+        self.entry.take()
     }
 
     /// Asks the tenant's limits. The request counts as in flight until the call is over.
@@ -90,7 +158,7 @@ impl Call {
 
     /// Whose it is, once that is known.
     pub fn tenant(&self) -> Option<&Tenant> {
-        self.tenant.as_deref()
+        self.principal.as_ref().map(|principal| &*principal.tenant)
     }
 
     /// What was asked for stands and goes on as a stream: from now on it is not in flight.
@@ -112,7 +180,10 @@ impl Call {
     }
 
     /// Counts the request, and puts the headers on its answer. `code` is the problem's, if it is one.
-    pub fn finish(self, mut response: Response, code: Option<&'static str>) -> Response {
+    pub fn finish(mut self, mut response: Response, code: Option<&'static str>) -> Response {
+        if let Some(entry) = self.entry.take() {
+            entry.finish(code.unwrap_or("ok"));
+        }
         if let Some(metrics) = &self.metrics {
             metrics.seconds.observe(self.start.elapsed().as_secs_f64());
             match code {
@@ -122,7 +193,7 @@ impl Call {
         }
         let headers = response.headers_mut();
         headers.insert(&header::SERVER_TIMING, self.server_timing());
-        if let Some(policy) = self.tenant.as_ref().and_then(|tenant| tenant.policy_header.as_deref()) {
+        if let Some(policy) = self.tenant().and_then(|tenant| tenant.policy_header.as_deref()) {
             let policy = HeaderValue::from_str(policy).expect("numbers and words of our own are header text");
             headers.insert(&header::RATE_LIMIT_POLICY, policy);
         }
@@ -139,6 +210,16 @@ impl Call {
     fn server_timing(&self) -> HeaderValue {
         let timing = Text::EMPTY.text("auth;dur=").millis(self.auth).text(", queue;dur=").millis(self.queue);
         timing.text(", db;dur=").millis(self.db).value()
+    }
+}
+
+/// A handler's first argument: the request as it arrives.
+impl<S: Send + Sync> FromRequestParts<S> for Call {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let id = parts.extensions.get::<RequestId>().cloned();
+        Ok(Self::new(id.unwrap_or_else(|| RequestId::from_header(None)), parts.extensions.get::<Peer>().cloned()))
     }
 }
 

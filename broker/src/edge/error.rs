@@ -50,6 +50,9 @@ pub enum Error {
     /// The tenant may not set this.
     #[error("the setting `{0}` is not among the tenant's `settings`")]
     SettingNotAllowed(String),
+    /// Who is asking has this setting from its token.
+    #[error("the setting `{0}` comes from the token, and no request may set it")]
+    SettingFixed(String),
     /// The tenant has no such cache.
     #[error("there is no cache `{0}` for this key")]
     UnknownCache(String),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -60,11 +59,10 @@ const MAX_CHANNEL_BYTES: usize = 63;
 )]
 pub async fn listen(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     path: Result<Path<(String, String)>, PathRejection>,
     Headers(headers): Headers,
 ) -> Response {
-    let mut call = Call::new(request_id);
     let path = path.map(|Path(path)| path).map_err(|_| Error::Invalid("the path is not UTF-8".to_owned()));
     let subscribed = subscribe(&broker, &mut call, path, &headers).await;
     let policy =
@@ -89,13 +87,14 @@ async fn subscribe(
     path: Result<(String, String), Error>,
     headers: &HeaderMap,
 ) -> Result<Feed<Subscription>, Error> {
-    let (principal, deadline) = call.identify(broker, headers)?;
+    let (principal, deadline) = call.identify(broker, headers, "listen").await?;
     principal.may_send_sql()?;
     principal.needs(&[Scope::SqlRead, Scope::SqlWrite])?;
     let (database, channel) = path?;
     let tenant = &principal.tenant;
     let (database, metrics) = tenant.databases.get(&*database).ok_or(Error::UnknownDatabase(database))?;
     let database = shard(broker, database, headers)?;
+    call.note(|event| event.backend = Some(database.name().clone()));
     call.admit(tenant, metrics)?;
     check(&channel)?;
     let permit = tenant.admit_listener()?;

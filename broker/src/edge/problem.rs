@@ -77,10 +77,20 @@ pub fn facts(error: &Error) -> Facts {
         Error::Auth(AuthError::Scope(_) | AuthError::StatementsOnly(_)) => {
             Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden)
         }
-        Error::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Invalid | AuthError::Expired) => {
-            Facts::refused(StatusCode::UNAUTHORIZED, Code::Unauthenticated)
+        Error::Auth(
+            AuthError::Missing
+            | AuthError::Malformed
+            | AuthError::Invalid
+            | AuthError::Expired
+            | AuthError::NotYet
+            | AuthError::Token(_)
+            | AuthError::Mismatch,
+        ) => Facts::refused(StatusCode::UNAUTHORIZED, Code::Unauthenticated),
+        Error::Auth(AuthError::NoKeys { .. }) => {
+            Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::BackendDown, LATER)
         }
-        Error::Admission(AdmissionError::RateLimited { retry_after, .. }) => {
+        Error::Auth(AuthError::TooManyFailures { retry_after, .. })
+        | Error::Admission(AdmissionError::RateLimited { retry_after, .. }) => {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, *retry_after)
         }
         Error::Admission(AdmissionError::TooManyInFlight { .. } | AdmissionError::TooManyListeners { .. }) => {
@@ -88,7 +98,7 @@ pub fn facts(error: &Error) -> Facts {
         }
         Error::UnknownDatabase(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownDatabase),
         Error::UnknownStatement(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownStatement),
-        Error::SettingNotAllowed(_) => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
+        Error::SettingNotAllowed(_) | Error::SettingFixed(_) => Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden),
         Error::UnknownCache(_) => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownCache),
         Error::Query(failure) if failure.after_others => Facts { retryable: false, ..query(&failure.error) },
         Error::Query(failure) => query(&failure.error),
@@ -290,6 +300,7 @@ fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
         statement: failure.and_then(|failure| u32::try_from(failure.statement?).ok()),
         violated_policies: match error {
             Error::Admission(AdmissionError::RateLimited { .. }) => vec!["requests".to_owned()],
+            Error::Auth(AuthError::TooManyFailures { .. }) => vec!["failed-attempts".to_owned()],
             Error::Admission(AdmissionError::TooManyInFlight { .. }) => vec!["in-flight".to_owned()],
             Error::Admission(AdmissionError::TooManyListeners { .. }) => vec!["listeners".to_owned()],
             _ => Vec::new(),

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use hearth_client::wire::{Problem, Whoami};
 
-use super::auth::{self, Principal};
+use super::auth::Principal;
 use super::call::Headers;
-use super::problem;
-use crate::base::{BackendName, RequestId};
+use super::{Call, problem};
+use crate::base::BackendName;
 use crate::broker::Broker;
 use crate::config::Scope;
 
@@ -24,21 +24,27 @@ use crate::config::Scope;
         (status = 503, description = "draining", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn whoami(
-    State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
-    Headers(headers): Headers,
-) -> Response {
-    let principal = match auth::principal(&broker, &headers) {
+pub async fn whoami(State(broker): State<Arc<Broker>>, mut call: Call, Headers(headers): Headers) -> Response {
+    let principal = match call.authenticate(&broker, &headers, "whoami").await {
         Ok(principal) => principal,
-        Err(error) => return problem::plain(&request_id, &error.into()),
+        Err(error) => {
+            let response = problem::plain(&call.request_id, &error);
+            if let Some(entry) = call.take_entry() {
+                entry.finish(problem::code_name(problem::facts(&error).code));
+            }
+            return response;
+        }
     };
+    if let Some(entry) = call.take_entry() {
+        entry.finish("ok");
+    }
     let tenant = &principal.tenant;
     let limits = &tenant.limits;
     let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).ok();
     Json(Whoami {
         tenant: tenant.id.to_string(),
-        key_id: principal.key.to_string(),
+        key_id: principal.identity.to_string(),
+        via: principal.identity.via.as_str().to_owned(),
         scopes: principal.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         databases: tenant.databases.keys().map(BackendName::to_string).collect(),
         caches: tenant.caches.keys().map(BackendName::to_string).collect(),

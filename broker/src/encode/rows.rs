@@ -111,6 +111,14 @@ impl RowWriter {
     }
 }
 
+/// The count in a result that was written here. In strings its quotes would be escaped, and a row's comes before it.
+pub fn row_count(result: &[u8]) -> Option<u64> {
+    const NAME: &[u8] = b"\"row_count\":";
+    let at = memchr::memmem::rfind(result, NAME)? + NAME.len();
+    let digits = result[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&result[at..at + digits]).ok()?.parse().ok()
+}
+
 /// Everything after the rows: `,"row_count":3,"command":"SELECT"}`.
 pub fn tail(out: &mut Vec<u8>, command: &str, count: u64, notices: &[Notice]) {
     out.extend_from_slice(b",\"row_count\":");

@@ -1,9 +1,11 @@
 //! What is seen: metrics for Prometheus, log lines for people and machines.
 
+pub mod audit;
 pub mod metrics;
 pub mod telemetry;
 
+pub use audit::{Audit, Event, Who};
 pub use metrics::{
-    ActiveGuard, EndpointMetrics, ForecastReading, LaneMetrics, Metrics, Named, OffLane, PoolMetrics, PoolReading,
-    ReloadMetrics, RouteMetrics,
+    ActiveGuard, AuthMetrics, EndpointMetrics, FetchMetrics, ForecastReading, LaneMetrics, Metrics, Named, OffLane,
+    PoolMetrics, PoolReading, ReloadMetrics, RouteMetrics,
 };

@@ -5,6 +5,7 @@ pub mod command;
 pub mod copy;
 pub mod error;
 pub mod exchange;
+pub mod fingerprint;
 pub mod habits;
 pub mod laned;
 mod never;

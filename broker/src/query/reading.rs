@@ -1,5 +1,7 @@
 //! What one pass over a statement's tokens tells: its first word, the functions it names, and marks of what it may do.
 
+use std::sync::OnceLock;
+
 use super::tokens::{Token, Tokens};
 
 /// Distinct functions, and distinct columns, remembered of one statement; one with more counts as naming an unknown one.
@@ -24,6 +26,8 @@ pub struct Reading {
     pub concurrently: Concurrently,
     /// `FROM STDIN` or `TO STDOUT`, where that is the first FROM or TO outside of parentheses.
     pub copies: Option<Copies>,
+    /// What the statement is known by in logs, once somebody has asked.
+    pub fingerprint: OnceLock<u64>,
 }
 
 /// Whether a command works in several transactions of its own.

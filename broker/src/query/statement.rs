@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::error::QueryError;
+use super::fingerprint::fingerprint;
 use super::reading::{Concurrently, CopyDirection, Reading, read};
 use super::readings::Readings;
 use super::value::Value;
@@ -146,6 +147,11 @@ impl<'a> Statement<'a> {
             return Err(QueryError::Refused(refusal));
         }
         Ok(Self { sql, params: Vec::new(), types: None, format, search_path: None, reading })
+    }
+
+    /// What it is known by in logs: nothing of its values is in it.
+    pub fn fingerprint(&self) -> u64 {
+        *self.reading.fingerprint.get_or_init(|| fingerprint(self.sql))
     }
 
     /// Under which key it is prepared: the text, and where the request names them the types and the search path.

@@ -14,14 +14,21 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::compress;
 use crate::base::RequestId;
 use crate::broker::{Broker, Live};
+use crate::edge::auth::{self, AuthError};
 use crate::edge::guarded::Guarded;
-use crate::edge::{Error, auth, guarded, header, problem};
+use crate::edge::{Error, Peer, guarded, header, problem};
+use crate::observe::Event;
+use crate::observe::audit::Entry;
+
+/// Of an operator's path, so much is told.
+const MAX_PATH_CHARS: usize = 200;
 
 /// Answers the requests of one listener.
 pub trait Site: Clone + Send + Sync + 'static {
@@ -94,12 +101,37 @@ pub async fn routed(mut router: Router, request: Request) -> Response {
 /// Operators only: everything of the admin interface but the probes.
 pub async fn operators(State(live): State<Live>, request: Request, next: Next) -> Response {
     // Not held on: a reload must not wait for the request that asks for it.
-    let refused = auth::admin(&live.now(), request.headers()).err();
-    match (refused, request.extensions().get::<RequestId>()) {
+    let refused = {
+        let peer = request.extensions().get::<Peer>();
+        auth::admin(&live.now(), request.headers(), peer, Instant::now()).err()
+    };
+    let told = operation(&live, &request, refused.as_ref());
+    let response = match (refused, request.extensions().get::<RequestId>()) {
         (None, _) => next.run(request).await,
         (Some(error), Some(id)) => problem::plain(id, &error.into()),
         (Some(error), None) => problem::plain(&RequestId::from_header(None), &error.into()),
+    };
+    if let Some(entry) = told {
+        let is_good = response.status().is_success();
+        entry.finish(if is_good { "ok" } else { response.status().canonical_reason().unwrap_or("refused") });
     }
+    response
+}
+
+/// What an operator does, and who tries to be one, stands in the audit log; what an operator looks at does not.
+fn operation(live: &Live, request: &Request, refused: Option<&AuthError>) -> Option<Entry> {
+    let is_told = match refused {
+        None => request.method() != Method::GET,
+        // The block was told when it began.
+        Some(error) => error.reason().is_some(),
+    };
+    let audit = live.now().audit.clone().filter(|_| is_told)?;
+    let mut event = Event::new("admin");
+    event.request_id = request.extensions().get::<RequestId>().cloned();
+    event.address = request.extensions().get::<Peer>().map(|peer| peer.address);
+    event.path = Some(request.uri().path().chars().take(MAX_PATH_CHARS).collect());
+    event.reason = refused.and_then(AuthError::reason);
+    Some(audit.begin(event, Instant::now()))
 }
 
 fn echoed<B>(mut response: Response<B>, id: &RequestId) -> Response<B> {

@@ -43,6 +43,7 @@ pub fn admin(live: &Live) -> Router {
         .route("/admin/v1/pools", get(admin::pools))
         .route("/admin/v1/events", get(admin::events))
         .route("/admin/v1/decisions", get(admin::decisions))
+        .route("/admin/v1/keys", get(admin::keys))
         .route("/admin/v1/reload", post(reload::reload))
         .route("/admin/v1/databases/{database}/pause", post(admin::pause))
         .route("/admin/v1/databases/{database}/resume", post(admin::resume))

@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct Whoami {
     /// The tenant this key belongs to.
     pub tenant: String,
-    /// The key's id (never its secret).
+    /// The key's id (never its secret); of a token its issuer and subject, of a client certificate its name.
     pub key_id: String,
+    /// How the caller is known: by a `key`, a `token` or a `certificate`.
+    #[serde(default)]
+    pub via: String,
     /// What the key may do: `sql:read`, `sql:write`, `redis`.
     pub scopes: Vec<String>,
     /// The databases the tenant may use.

@@ -49,7 +49,7 @@ struct Servers {
 
 /// Runs until Ctrl-C or SIGTERM, or until a private server dies; leaves nothing behind.
 pub fn run(args: &DevArgs) -> Result<(), Box<dyn Error>> {
-    telemetry::start(&LogConfig { filter: args.log.clone(), format: LogFormat::Pretty })?;
+    telemetry::start(&LogConfig { filter: args.log.clone(), format: LogFormat::Pretty, ..LogConfig::default() })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // First of all, so that a Ctrl-C while the servers start still cleans up.

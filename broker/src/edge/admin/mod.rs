@@ -2,6 +2,7 @@
 //! before anything here is reached (`server/layers.rs`).
 
 mod history;
+mod keys;
 mod pools;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::json;
 
 pub use history::{decisions, events};
+pub use keys::keys;
 pub use pools::pools;
 
 use super::call::BackendPath;

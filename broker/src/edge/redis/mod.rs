@@ -8,7 +8,6 @@ pub mod path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -21,11 +20,11 @@ use tokio::time::Instant;
 use super::call::{BackendPath, Call, Headers};
 use super::error::Error;
 use super::{auth, body, problem};
-use crate::base::{Deadline, RequestId};
+use crate::base::Deadline;
 use crate::broker::Broker;
 use crate::config::Scope;
 use crate::encode::reply::{Replies, ReplyEncoding, refusal, reply};
-use crate::encode::resp::NotResp;
+use crate::encode::resp::{Args, NotResp};
 use crate::pool::Cache;
 use crate::pool::redis::Executed;
 use crate::query::command::{Command, CommandError, command};
@@ -67,12 +66,11 @@ type Written = (StatusCode, Vec<u8>);
 )]
 pub async fn run_command(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(cache): BackendPath,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     let ended = one(&broker, &mut call, &cache, &headers, body).await;
     respond(call, ended)
 }
@@ -103,12 +101,11 @@ pub async fn run_command(
 )]
 pub async fn run_pipeline(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(cache): BackendPath,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     let ended = many(&broker, &mut call, &cache, &headers, body).await;
     respond(call, ended)
 }
@@ -139,12 +136,11 @@ pub async fn run_pipeline(
 )]
 pub async fn run_transaction(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(cache): BackendPath,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     let ended = transaction(&broker, &mut call, &cache, &headers, body).await;
     respond(call, ended)
 }
@@ -157,6 +153,7 @@ async fn one(broker: &Broker, call: &mut Call, cache: &str, headers: &HeaderMap,
 
 /// Runs one command, over a lane or, where it waits, on a connection of its own.
 async fn run(call: &mut Call, asked: &Asked, command: Command<'_>) -> Result<Written, Error> {
+    call.note(|event| event.command(&command.args[0]));
     let start = Instant::now();
     let answer = if command.wait.is_some() {
         let key = command.args.get(1).map(|key| &**key);
@@ -186,6 +183,7 @@ async fn many(
         .into_iter()
         .map(|raw| among_others(raw).map(|command| sent.push(command.args)).err())
         .collect();
+    note(call, "redis_pipeline", &sent);
     let start = Instant::now();
     let mut answers = if sent.is_empty() {
         Replies::tree(Vec::new())
@@ -219,6 +217,7 @@ async fn transaction(
         among_others(raw).map(|command| command.args).map_err(refused)
     });
     let commands = commands.collect::<Result<Vec<_>, _>>()?;
+    note(call, "redis_transaction", &commands);
     let start = Instant::now();
     let executed = asked.cache.transaction(&commands, asked.deadline).await;
     call.spent(Duration::ZERO, start.elapsed());
@@ -237,6 +236,16 @@ async fn transaction(
     }
     out.push(b']');
     Ok((StatusCode::OK, out))
+}
+
+/// Tells the audit log which commands these are.
+fn note(call: &mut Call, action: &'static str, commands: &[Args<'_>]) {
+    call.note(|event| {
+        event.action = action;
+        for args in commands {
+            event.command(&args[0]);
+        }
+    });
 }
 
 /// A command of several: it may not wait, since the others would.
@@ -289,10 +298,11 @@ async fn admitted(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Asked, Error> {
-    let (principal, deadline) = call.identify(broker, headers)?;
+    let (principal, deadline) = call.identify(broker, headers, "redis").await?;
     principal.needs(&[Scope::Redis])?;
     let tenant = &principal.tenant;
     let (cache, metrics) = tenant.caches.get(cache).ok_or_else(|| Error::UnknownCache(cache.to_owned()))?;
+    call.note(|event| event.backend = Some(cache.name().clone()));
     call.admit(tenant, metrics)?;
     let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
     Ok(Asked {
@@ -343,8 +353,11 @@ fn respond(call: Call, ended: Result<Written, Error>) -> Response {
 fn text(error: &Error) -> String {
     match error {
         Error::Auth(auth::AuthError::Scope(_)) => "NOPERM this key may not run Redis commands".to_owned(),
+        Error::Auth(auth::AuthError::NoKeys { .. }) => format!("ERR {error}"),
+        Error::Admission(_) | Error::Auth(auth::AuthError::TooManyFailures { .. }) => {
+            format!("ERR max requests limit exceeded: {error}")
+        }
         Error::Auth(_) => "WRONGPASS invalid or missing auth token".to_owned(),
-        Error::Admission(_) => format!("ERR max requests limit exceeded: {error}"),
         Error::RequestTooLarge { limit } => format!("ERR max request size exceeded. Limit: {limit} bytes"),
         Error::Command(error) => error.to_string(),
         other => {

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -15,7 +14,6 @@ use http::{HeaderMap, Uri};
 use percent_encoding::percent_decode;
 
 use super::{Written, admitted, respond, run};
-use crate::base::RequestId;
 use crate::broker::Broker;
 use crate::edge::call::{BackendPath, Call, Headers};
 use crate::edge::error::Error;
@@ -30,13 +28,12 @@ const TOKEN: &[u8] = b"_token";
 /// Runs the command that the path says.
 pub async fn run_path(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(cache): BackendPath,
     uri: Uri,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     let ended = path(&broker, &mut call, &cache, &uri, &headers, body).await;
     respond(call, ended)
 }

@@ -1,8 +1,8 @@
 //! Several statements: `POST /v1/db/{database}/batch`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -10,13 +10,13 @@ use hearth_client::wire::{BatchRequest, BatchResponse, BatchStatement, Transacti
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::Asked;
 use super::problems::Problems;
-use crate::base::RequestId;
+use super::{Asked, note};
 use crate::broker::Broker;
 use crate::edge::call::{BackendPath, Call, Headers};
 use crate::edge::{Error, body, problem};
 use crate::encode::columns::Format;
+use crate::encode::rows::row_count;
 use crate::query::{Answer, Expect, Failure, QueryError, Readings, Statement, Unit, Value};
 
 /// Runs several statements in one transaction, all or nothing, in one round trip to the database.
@@ -34,15 +34,15 @@ use crate::query::{Answer, Expect, Failure, QueryError, Readings, Statement, Uni
 )]
 pub async fn batch(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(database): BackendPath,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     match answer(&broker, &mut call, &database, &headers, body).await {
         Ok(answer) => {
             call.spent(answer.queue, answer.db);
+            call.note(|event| event.rows = answer.results.iter().map(|result| row_count(result)).sum());
             call.finish(([(CONTENT_TYPE, "application/json")], written(&answer)).into_response(), None)
         }
         Err(error) => problem::finish(call, &error),
@@ -56,12 +56,12 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Answer, Error> {
-    let who = call.identify(broker, headers)?;
+    let who = call.identify(broker, headers, "batch").await?;
     who.0.may_send_sql()?;
     let asked = Asked::new(broker, call, who, database, headers)?;
     let body = body::read(headers, body, broker.server.max_request_bytes, asked.deadline).await?;
     let request: BatchRequest<'_> = serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?;
-    asked.check_settings(&request.settings)?;
+    let settings = asked.settings(&request.settings)?;
     let max = asked.tenant().limits.max_batch;
     if request.statements.is_empty() || request.statements.len() > max as usize {
         let count = request.statements.len();
@@ -77,13 +77,14 @@ async fn answer(
         Some(begin) => {
             let begin = Transaction { read_only: begin.read_only || read_only, ..begin };
             let (statements, expect) = statements.into_iter().unzip();
-            let unit = Unit::batch(statements, expect, begin, &request.settings, request.dry_run)?;
+            let unit = Unit::batch(statements, expect, begin, &settings, request.dry_run)?;
+            note(call, &unit);
             Ok(asked.run(&unit, &[], None).go().await?)
         }
         None if request.dry_run => {
             Err(Error::Invalid("`dry_run` needs a transaction: leave `\"transaction\": null` out".to_owned()))
         }
-        None => one_by_one(&asked, statements, read_only, &request).await,
+        None => one_by_one(&asked, call, statements, read_only, &settings).await,
     }
 }
 
@@ -101,9 +102,10 @@ fn read<'a>(
 /// Each statement commits by itself; those before one that fails stay applied.
 async fn one_by_one(
     asked: &Asked<'_>,
+    call: &mut Call,
     statements: Vec<(Statement<'_>, Expect)>,
     read_only: bool,
-    request: &BatchRequest<'_>,
+    settings: &BTreeMap<String, String>,
 ) -> Result<Answer, Error> {
     // All are read, and refused, before the first runs.
     let mut units = Vec::with_capacity(statements.len());
@@ -112,8 +114,11 @@ async fn one_by_one(
             let refusal = "it has a `$ref` to a statement that does not come before it";
             return Err(numbered(QueryError::Refused(refusal.to_owned()), index).into());
         }
-        let unit = Unit::one(statement, expect, read_only, &request.settings, false);
+        let unit = Unit::one(statement, expect, read_only, settings, false);
         units.push(unit.map_err(|error| numbered(error, index))?);
+    }
+    for unit in &units {
+        note(call, unit);
     }
     let mut whole = Answer::default();
     for (index, unit) in units.iter().enumerate() {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -15,8 +14,7 @@ use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 
 use super::problems::Problems;
-use super::{Asked, decoded, streamed, unnumbered};
-use crate::base::RequestId;
+use super::{Asked, decoded, note, streamed, unnumbered};
 use crate::broker::Broker;
 use crate::config::Scope;
 use crate::edge::auth::AuthError;
@@ -45,13 +43,12 @@ const FORMAT: Format = Format { rows: RowShape::Object, values: ValueFormat::Jso
 )]
 pub async fn copy_in(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(database): BackendPath,
     RawQuery(address): RawQuery,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     match load(&broker, &mut call, &database, address.as_deref(), &headers, body).await {
         Ok(loaded) => {
             let body = serde_json::to_vec(&loaded).expect("counts are plain data");
@@ -69,15 +66,17 @@ async fn load(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<CopyResponse, Error> {
-    let who = call.identify_stream(broker, headers)?;
+    let who = call.identify_stream(broker, headers, "copy_in").await?;
     who.0.may_send_sql()?;
     let asked = Asked::new(broker, call, who, database, headers)?;
     if !asked.may_write() {
         return Err(AuthError::Scope(Scope::SqlWrite.as_str()).into());
     }
     let sql = sql(address)?;
-    let (settings, timeout_ms) = (BTreeMap::new(), asked.stream_timeout_ms());
+    let none = BTreeMap::new();
+    let (settings, timeout_ms) = (asked.settings(&none)?, asked.stream_timeout_ms());
     let unit = unit(&asked, &sql, CopyDirection::In, &settings)?.lasting(&timeout_ms);
+    note(call, &unit);
     let copy = CopyIn {
         database: &asked.database,
         unit: &unit,
@@ -95,6 +94,7 @@ async fn load(
         }
     };
     call.spent(loaded.queue, loaded.db);
+    call.note(|event| event.rows = Some(loaded.response.rows));
     Ok(loaded.response)
 }
 
@@ -111,12 +111,11 @@ async fn load(
 )]
 pub async fn copy_out(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(database): BackendPath,
     RawQuery(address): RawQuery,
     Headers(headers): Headers,
 ) -> Response {
-    let mut call = Call::new(request_id);
     match unload(&broker, &mut call, &database, address.as_deref(), &headers).await {
         Ok(response) => call.finish(response, None),
         Err(error) => problem::finish(call, &error),
@@ -130,12 +129,14 @@ async fn unload(
     address: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response, Error> {
-    let who = call.identify_stream(broker, headers)?;
+    let who = call.identify_stream(broker, headers, "copy_out").await?;
     who.0.may_send_sql()?;
     let asked = Asked::new(broker, call, who, database, headers)?;
     let sql = sql(address)?;
-    let (settings, timeout_ms) = (BTreeMap::new(), asked.stream_timeout_ms());
+    let none = BTreeMap::new();
+    let (settings, timeout_ms) = (asked.settings(&none)?, asked.stream_timeout_ms());
     let unit = unit(&asked, &sql, CopyDirection::Out, &settings)?.lasting(&timeout_ms);
+    note(call, &unit);
     let stream = asked.streaming(&unit, None, None).open().await.map_err(unnumbered)?;
     call.spent(stream.queue, stream.db);
     let content_type = match (stream.is_binary, unit.statements[0].mentions_csv()) {
@@ -143,7 +144,7 @@ async fn unload(
         (false, true) => "text/csv; charset=utf-8",
         (false, false) => "text/plain; charset=utf-8",
     };
-    Ok(streamed::response(stream, None, content_type, &call.request_id, &asked.metrics))
+    Ok(streamed::response(stream, None, content_type, call, &asked.metrics))
 }
 
 fn unit<'a>(

@@ -7,6 +7,7 @@ pub mod query;
 pub mod statement;
 pub mod streamed;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -55,6 +56,7 @@ impl<'b> Asked<'b> {
         let database = shard(broker, database, headers)?;
         let at_least = consistency(headers)?;
         let lanes = lanes(headers)? && principal.tenant.lanes;
+        call.note(|event| event.backend = Some(database.name().clone()));
         call.admit(&principal.tenant, &metrics)?;
         if headers.contains_key(&header::IDEMPOTENCY_KEY) {
             // To take the header and not keep its promise would be worse than to refuse.
@@ -76,12 +78,23 @@ impl<'b> Asked<'b> {
         &self.broker.habits[self.database.name()]
     }
 
-    /// Errors: a setting that the tenant may not set.
-    fn check_settings(&self, settings: &BTreeMap<String, String>) -> Result<(), Error> {
-        match settings.keys().find(|name| !self.tenant().allows_setting(name)) {
-            Some(name) => Err(Error::SettingNotAllowed(name.clone())),
-            None => Ok(()),
+    /// The settings of the request's transaction: what it asks for, and what comes with who is asking. Errors: a setting that the
+    /// tenant may not set, or that a token sets.
+    fn settings<'s>(&self, asked: &'s BTreeMap<String, String>) -> Result<Cow<'s, BTreeMap<String, String>>, Error> {
+        let fixed = &self.principal.settings;
+        for name in asked.keys() {
+            if self.principal.fixes_setting(name) {
+                return Err(Error::SettingFixed(name.clone()));
+            }
+            if !self.tenant().allows_setting(name) {
+                return Err(Error::SettingNotAllowed(name.clone()));
+            }
         }
+        if fixed.is_empty() {
+            return Ok(Cow::Borrowed(asked));
+        }
+        let both = asked.iter().chain(fixed).map(|(name, value)| (name.clone(), value.clone()));
+        Ok(Cow::Owned(both.collect()))
     }
 
     /// Notes where the request went, where there is a choice of servers.
@@ -132,6 +145,11 @@ impl<'b> Asked<'b> {
     }
 }
 
+/// Tells the audit log what is run.
+fn note(call: &mut Call, unit: &Unit<'_>) {
+    call.note(|event| unit.statements.iter().for_each(|statement| event.statement(statement.fingerprint())));
+}
+
 /// A failure of the only statement needs no number.
 fn unnumbered(failure: Failure) -> QueryError {
     failure.error
@@ -156,5 +174,5 @@ pub fn line_format(headers: &HeaderMap) -> Result<Option<LineFormat>, Error> {
 fn decoded(text: &str) -> Result<String, Error> {
     let spaced = text.replace('+', " ");
     let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
-    decoded.map(std::borrow::Cow::into_owned).map_err(|_| Error::Invalid("the address is not UTF-8".to_owned()))
+    decoded.map(Cow::into_owned).map_err(|_| Error::Invalid("the address is not UTF-8".to_owned()))
 }

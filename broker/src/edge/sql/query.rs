@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -11,13 +10,13 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
 use super::problems::Problems;
-use super::{Asked, line_format, streamed, unnumbered};
-use crate::base::RequestId;
+use super::{Asked, line_format, note, streamed, unnumbered};
 use crate::broker::Broker;
 use crate::edge::call::{BackendPath, Call, Headers};
 use crate::edge::{Error, body, problem};
 use crate::encode::LineFormat;
 use crate::encode::columns::Format;
+use crate::encode::rows::row_count;
 use crate::query::{Expect, Statement, Unit, Value};
 
 /// Runs one statement, autocommit, with its parameters bound by the server.
@@ -40,12 +39,11 @@ use crate::query::{Expect, Statement, Unit, Value};
 )]
 pub async fn query(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     BackendPath(database): BackendPath,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     match answer(&broker, &mut call, &database, &headers, body).await {
         Ok(response) => call.finish(response, None),
         Err(error) => problem::finish(call, &error),
@@ -60,18 +58,22 @@ async fn answer(
     body: Body,
 ) -> Result<Response, Error> {
     let format = line_format(headers)?;
-    let who = if format.is_some() { call.identify_stream(broker, headers)? } else { call.identify(broker, headers)? };
+    let who = if format.is_some() {
+        call.identify_stream(broker, headers, "query").await?
+    } else {
+        call.identify(broker, headers, "query").await?
+    };
     who.0.may_send_sql()?;
     let asked = Asked::new(broker, call, who, database, headers)?;
     let body = body::read(headers, body, broker.server.max_request_bytes, asked.deadline).await?;
     let request: QueryRequest<'_> = serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?;
-    asked.check_settings(&request.settings)?;
+    let settings = asked.settings(&request.settings)?;
     let read_only = request.read_only || !asked.may_write();
     let params = request.params.iter().map(|raw| Value::Json(raw)).collect();
     let shape = Format { rows: request.rows, values: request.values, int8: request.int8 };
     let statement = Statement::new(&request.sql, params, request.types.as_deref(), shape, &broker.readings)?;
     let expect = Expect { rows: None, max_affected: request.max_affected };
-    let unit = Unit::one(statement, expect, read_only, &request.settings, request.dry_run)?;
+    let unit = Unit::one(statement, expect, read_only, &settings, request.dry_run)?;
     one(&asked, call, unit, format, request.max_rows).await
 }
 
@@ -83,11 +85,13 @@ pub async fn one<'a>(
     format: Option<LineFormat>,
     max_rows: Option<u64>,
 ) -> Result<Response, Error> {
+    note(call, &unit);
     let Some(format) = format else {
         let answer = asked.run(&unit, &[], max_rows).go().await.map_err(unnumbered)?;
         call.spent(answer.queue, answer.db);
         asked.tell(call, &answer);
         let body = answer.results.into_iter().next().unwrap_or_default();
+        call.note(|event| event.rows = row_count(&body));
         return Ok(([(CONTENT_TYPE, "application/json")], body).into_response());
     };
     let timeout_ms = asked.stream_timeout_ms();
@@ -100,5 +104,5 @@ pub async fn one<'a>(
         LineFormat::Ndjson => media_type::NDJSON,
         LineFormat::Csv => "text/csv; charset=utf-8; header=present",
     };
-    Ok(streamed::response(stream, Some(format), content_type, &call.request_id, &asked.metrics))
+    Ok(streamed::response(stream, Some(format), content_type, call, &asked.metrics))
 }

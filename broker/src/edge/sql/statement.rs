@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -15,13 +14,13 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::problems::Problems;
-use super::{Asked, decoded, line_format, query, unnumbered};
-use crate::base::RequestId;
+use super::{Asked, decoded, line_format, note, query, unnumbered};
 use crate::broker::Broker;
 use crate::config::NamedStatement;
 use crate::edge::call::{Call, Headers};
 use crate::edge::{Error, body, problem};
 use crate::encode::columns::Format;
+use crate::encode::rows::row_count;
 use crate::query::{Expect, Statement, Unit, Value};
 
 /// Bytes of a result's hash that make its entity tag: no two of one statement's results meet by chance.
@@ -41,12 +40,11 @@ const ETAG_BYTES: usize = 16;
 )]
 pub async fn run(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     path: RawPathParams,
     Headers(headers): Headers,
     body: Body,
 ) -> Response {
-    let mut call = Call::new(request_id);
     match answer(&broker, &mut call, &path, &headers, body).await {
         Ok(response) => call.finish(response, None),
         Err(error) => problem::finish(call, &error),
@@ -61,7 +59,11 @@ async fn answer(
     body: Body,
 ) -> Result<Response, Error> {
     let format = line_format(headers)?;
-    let who = if format.is_some() { call.identify_stream(broker, headers)? } else { call.identify(broker, headers)? };
+    let who = if format.is_some() {
+        call.identify_stream(broker, headers, "statement").await?
+    } else {
+        call.identify(broker, headers, "statement").await?
+    };
     let (asked, named) = find(broker, call, who, path, headers)?;
     let body = body::read(headers, body, broker.server.max_request_bytes, asked.deadline).await?;
     let request: StatementRequest<'_> = if body.is_empty() {
@@ -69,13 +71,13 @@ async fn answer(
     } else {
         serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?
     };
-    asked.check_settings(&request.settings)?;
+    let settings = asked.settings(&request.settings)?;
     let read_only = named.read_only || !asked.may_write();
     let params = params(named, request.params)?;
     let shape = Format { rows: request.rows, values: request.values, int8: request.int8 };
     let statement = Statement::new(&named.sql, params, None, shape, &broker.readings)?;
     let expect = Expect { rows: None, max_affected: request.max_affected };
-    let unit = Unit::one(statement, expect, read_only, &request.settings, request.dry_run)?;
+    let unit = Unit::one(statement, expect, read_only, &settings, request.dry_run)?;
     query::one(&asked, call, unit, format, request.max_rows).await
 }
 
@@ -98,12 +100,11 @@ async fn answer(
 )]
 pub async fn get(
     State(broker): State<Arc<Broker>>,
-    Extension(request_id): Extension<RequestId>,
+    mut call: Call,
     path: RawPathParams,
     RawQuery(values): RawQuery,
     Headers(headers): Headers,
 ) -> Response {
-    let mut call = Call::new(request_id);
     match get_answer(&broker, &mut call, &path, values.as_deref(), &headers).await {
         Ok(response) => call.finish(response, None),
         Err(error) => problem::finish(call, &error),
@@ -117,7 +118,7 @@ async fn get_answer(
     values: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response, Error> {
-    let who = call.identify(broker, headers)?;
+    let who = call.identify(broker, headers, "statement").await?;
     let (asked, named) = find(broker, call, who, path, headers)?;
     if !named.read_only {
         return Err(Error::Invalid("the statement is not declared `read_only`: POST it".to_owned()));
@@ -125,11 +126,14 @@ async fn get_answer(
     let shape = Format { rows: RowShape::Object, values: ValueFormat::Json, int8: Int8Format::String };
     let statement =
         Statement::new(&named.sql, address_params(named, values.unwrap_or_default())?, None, shape, &broker.readings)?;
-    let settings = BTreeMap::new();
+    let none = BTreeMap::new();
+    let settings = asked.settings(&none)?;
     let unit = Unit::one(statement, Expect::default(), true, &settings, false)?;
+    note(call, &unit);
     let answer = asked.run(&unit, &[], None).go().await.map_err(unnumbered)?;
     call.spent(answer.queue, answer.db);
     let body = answer.results.into_iter().next().unwrap_or_default();
+    call.note(|event| event.rows = row_count(&body));
     let etag = etag(&body);
     let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let is_known = known
@@ -159,6 +163,7 @@ fn find<'b>(
     let named = broker.statements.get(asked.database.name()).and_then(|statements| statements.get(name));
     let named = named.filter(|_| asked.principal.may_run(name));
     let named = named.ok_or_else(|| Error::UnknownStatement(name.to_owned()))?;
+    call.note(|event| event.named = Some(name.to_owned()));
     Ok((asked, named))
 }
 

@@ -11,9 +11,10 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 use crate::base::RequestId;
-use crate::edge::problem;
+use crate::edge::{Call, problem};
 use crate::encode::LineFormat;
 use crate::observe::RouteMetrics;
+use crate::observe::audit::Entry;
 use crate::query::{Piece, Stream};
 
 /// The body of a streamed answer.
@@ -24,6 +25,8 @@ struct Pieces {
     request_id: RequestId,
     metrics: RouteMetrics,
     is_over: bool,
+    /// The audit log's, which ends with the stream: a reader that leaves cancels it.
+    entry: Option<Entry>,
 }
 
 /// The answer for a stream that has begun. `format` is `None` for the data of a COPY.
@@ -31,17 +34,26 @@ pub fn response(
     stream: Stream,
     format: Option<LineFormat>,
     content_type: &'static str,
-    request_id: &RequestId,
+    call: &mut Call,
     metrics: &RouteMetrics,
 ) -> Response {
     let body = Pieces {
         left: stream.pieces,
         tells_failures: format == Some(LineFormat::Ndjson),
-        request_id: request_id.clone(),
+        request_id: call.request_id.clone(),
         metrics: metrics.clone(),
         is_over: false,
+        entry: call.take_entry(),
     };
     ([(CONTENT_TYPE, content_type)], Body::new(body)).into_response()
+}
+
+impl Pieces {
+    fn ended(&mut self, outcome: &'static str) {
+        if let Some(entry) = self.entry.take() {
+            entry.finish(outcome);
+        }
+    }
 }
 
 impl HttpBody for Pieces {
@@ -58,9 +70,14 @@ impl HttpBody for Pieces {
         }
         self.is_over = true;
         match part {
-            Some(Piece::End) => Poll::Ready(None),
+            Some(Piece::End) => {
+                self.ended("ok");
+                Poll::Ready(None)
+            }
             Some(Piece::Failed(failure)) => {
-                let line = problem::streamed(&self.request_id, &failure.into(), &self.metrics);
+                let error = failure.into();
+                self.ended(problem::code_name(problem::facts(&error).code));
+                let line = problem::streamed(&self.request_id, &error, &self.metrics);
                 if self.tells_failures {
                     return Poll::Ready(Some(Ok(Frame::data(line))));
                 }

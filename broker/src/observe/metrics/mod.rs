@@ -2,6 +2,7 @@
 //! tenant, and what explains them. An area is a file; each registers its own families here. Labels come from closed sets:
 //! configured names and enums. Whoever counts holds handles that were looked up once.
 
+mod auth;
 mod forecasts;
 mod lanes;
 mod pools;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use auth::{AuthMetrics, FetchMetrics};
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
@@ -44,6 +46,8 @@ pub struct Metrics {
     requests: requests::Requests,
     pools: Arc<pools::Pools>,
     lanes: Arc<lanes::Lanes>,
+    /// Who was not let in.
+    pub auth: AuthMetrics,
     /// How reloads went.
     pub reloads: ReloadMetrics,
 }
@@ -61,8 +65,9 @@ impl Metrics {
         let requests = requests::Requests::register(&mut registry);
         let pools = Arc::new(pools::Pools::register(&mut registry));
         let lanes = Arc::new(lanes::Lanes::register(&mut registry));
+        let auth = AuthMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, reloads }
+        Self { registry: Arc::new(registry), requests, pools, lanes, auth, reloads }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.

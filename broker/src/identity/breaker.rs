@@ -1,0 +1,409 @@
+//! Stands before every secret: who has failed too often lately is refused without a look at what they send.
+//!
+//! Three counts, each over a window and each ending in a block of the same length:
+//! - of one credential from one address: that pair is refused. Nobody else is.
+//! - of one address, whatever was tried: all from there are refused, but for credentials that were good from there within the
+//!   last hour. A thousand functions leave through one address, and one of them is wrong.
+//! - of one key from everywhere: addresses that never had it right share one try a second. Those that had it go on.
+//!
+//! Memory is bounded: a full shard forgets first what is over, then who failed least.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::AuthError;
+use crate::config::BreakerConfig;
+
+/// Shards of the counts, so that those who fail at one time seldom wait for each other.
+const SHARDS: usize = 16;
+/// Counts of one shard: 16,384 in all, about 1 MiB.
+const SHARD_COUNTS: usize = 1024;
+/// Places for what was good lately. Two in one place forget each other: they are then strangers, and no more than that.
+const GOOD: usize = 4096;
+/// So long a credential that was good from an address is known there. Unit: milliseconds.
+const KNOWN_MS: u64 = 3_600_000;
+/// A use is noted again after so long. Unit: milliseconds.
+const NOTED_MS: u64 = 60_000;
+/// Between two tries that strangers have with a key that is being guessed. Unit: milliseconds.
+const STRANGERS_MS: u64 = 1000;
+
+/// Where a caller is: an IPv4 address, or the /64 of an IPv6 one, which is what one line or one machine is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Net(u64);
+
+impl From<IpAddr> for Net {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self(u64::from(v4.to_bits())),
+            IpAddr::V6(v6) => Self((v6.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// What is tried: a key's id, or a token's issuer and subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Credential {
+    hash: u64,
+    /// It is in the configuration, so that it can be guessed from everywhere.
+    is_key: bool,
+}
+
+impl Credential {
+    /// A key in the configuration.
+    pub fn key(id: &str) -> Self {
+        Self { hash: hashed(&("key", id)), is_key: true }
+    }
+
+    /// A token of an issuer, by its subject.
+    pub fn token(issuer: &str, subject: &str) -> Self {
+        Self { hash: hashed(&("token", issuer, subject)), is_key: false }
+    }
+
+    /// The admin interface's key.
+    pub fn admin() -> Self {
+        Self { hash: hashed(&"admin"), is_key: false }
+    }
+}
+
+/// The same within a process; in another one nobody can find two that meet.
+fn hashed(value: &impl std::hash::Hash) -> u64 {
+    static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+    SEED.hash_one(value)
+}
+
+/// What was counted when somebody was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// Failures of the credential from the address.
+    Credential,
+    /// Failures of the address.
+    Address,
+    /// Failures of the key from everywhere.
+    Key,
+}
+
+impl RefusedBy {
+    /// As it stands in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Address => "address",
+            Self::Key => "key",
+        }
+    }
+}
+
+/// One count.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    /// When its window began. Unit: milliseconds since the breaker was made, as all times here.
+    began: u64,
+    failures: u32,
+    blocked_until: u64,
+    /// When strangers may try again.
+    next_try: u64,
+}
+
+/// The counts. They outlive reloads.
+pub struct Breaker {
+    made: Instant,
+    counts: [Mutex<HashMap<u64, Count>>; SHARDS],
+    /// Address and credential that were good lately: half a hash, and when.
+    good: Box<[AtomicU64]>,
+    /// When the last block ends: until the first there is nothing to look up.
+    armed_until: AtomicU64,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            made: Instant::now(),
+            counts: std::array::from_fn(|_| Mutex::default()),
+            good: (0..GOOD).map(|_| AtomicU64::new(0)).collect(),
+            armed_until: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Breaker {
+    /// Errors: too many failures; what is sent must not be looked at. `credential` is what it claims to be, if that is known.
+    pub fn admit(&self, net: Net, credential: Option<Credential>, now: Instant) -> Result<(), AuthError> {
+        let now = self.millis(now);
+        if self.armed_until.load(Ordering::Relaxed) <= now {
+            return Ok(());
+        }
+        let refused = |by, until: u64| {
+            Err(AuthError::TooManyFailures { by, retry_after: Duration::from_millis(until.saturating_sub(now)) })
+        };
+        let Some(credential) = credential else {
+            return self.blocked(address(net), now).map_or(Ok(()), |until| refused(RefusedBy::Address, until));
+        };
+        if let Some(until) = self.blocked(pair(net, credential), now) {
+            return refused(RefusedBy::Credential, until);
+        }
+        if self.is_known(net, credential, now) {
+            return Ok(());
+        }
+        if let Some(until) = self.blocked(address(net), now) {
+            return refused(RefusedBy::Address, until);
+        }
+        if let Some(until) = credential.is_key.then(|| self.stranger_waits(credential, now)).flatten() {
+            return refused(RefusedBy::Key, until);
+        }
+        Ok(())
+    }
+
+    /// A credential was wrong. True where this began a block.
+    pub fn failed(&self, net: Net, credential: Option<Credential>, limits: &BreakerConfig, now: Instant) -> bool {
+        if limits.failures == 0 {
+            return false;
+        }
+        let now = self.millis(now);
+        let mut blocks = self.count(address(net), limits.address_failures, limits, now);
+        if let Some(credential) = credential {
+            blocks |= self.count(pair(net, credential), limits.failures, limits, now);
+            if credential.is_key {
+                blocks |= self.count(everywhere(credential), limits.key_failures, limits, now);
+            }
+        }
+        blocks
+    }
+
+    /// A credential was good.
+    pub fn succeeded(&self, net: Net, credential: Credential, now: Instant) {
+        let now = self.millis(now);
+        let (place, tag) = self.place(net, credential);
+        let noted = place.load(Ordering::Relaxed);
+        // Half a hash and 32 bits of time in units of 64 ms: 8 years.
+        if noted & TAG_BITS != tag || now.saturating_sub(noted_at(noted)) > NOTED_MS {
+            place.store(tag | (now >> TIME_SHIFT).saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    fn is_known(&self, net: Net, credential: Credential, now: u64) -> bool {
+        let (place, tag) = self.place(net, credential);
+        let noted = place.load(Ordering::Relaxed);
+        noted & !TAG_BITS != 0 && noted & TAG_BITS == tag && now.saturating_sub(noted_at(noted)) < KNOWN_MS
+    }
+
+    fn place(&self, net: Net, credential: Credential) -> (&AtomicU64, u64) {
+        let hash = pair(net, credential);
+        let index = usize::try_from(hash % GOOD as u64).unwrap_or_default();
+        (&self.good[index], hash & TAG_BITS)
+    }
+
+    fn blocked(&self, id: u64, now: u64) -> Option<u64> {
+        self.shard(id).get(&id).map(|count| count.blocked_until).filter(|until| *until > now)
+    }
+
+    /// While a key is being guessed from everywhere, those who never had it right wait for their turn.
+    fn stranger_waits(&self, credential: Credential, now: u64) -> Option<u64> {
+        let id = everywhere(credential);
+        let mut shard = self.shard(id);
+        let count = shard.get_mut(&id).filter(|count| count.blocked_until > now)?;
+        if count.next_try > now {
+            return Some(count.next_try);
+        }
+        count.next_try = now + STRANGERS_MS;
+        None
+    }
+
+    /// True where it begins a block.
+    fn count(&self, id: u64, most: u32, limits: &BreakerConfig, now: u64) -> bool {
+        let (window, block) = (millis(limits.window), millis(limits.block));
+        let mut shard = self.shard(id);
+        if shard.len() >= SHARD_COUNTS && !shard.contains_key(&id) {
+            make_room(&mut shard, now, window);
+        }
+        let count = shard.entry(id).or_insert(Count { began: now, failures: 0, blocked_until: 0, next_try: 0 });
+        if now.saturating_sub(count.began) >= window {
+            (count.began, count.failures) = (now, 0);
+        }
+        count.failures = count.failures.saturating_add(1);
+        if count.failures < most || count.blocked_until > now {
+            return false;
+        }
+        count.failures = 0;
+        count.blocked_until = now + block;
+        self.armed_until.fetch_max(count.blocked_until, Ordering::Relaxed);
+        true
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Count>> {
+        let index = usize::try_from(id >> 60).unwrap_or_default() % SHARDS;
+        self.counts[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.made))
+    }
+}
+
+const TIME_SHIFT: u32 = 6;
+const TAG_BITS: u64 = 0xffff_ffff_0000_0000;
+
+fn noted_at(noted: u64) -> u64 {
+    (noted & !TAG_BITS).saturating_sub(1) << TIME_SHIFT
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn address(net: Net) -> u64 {
+    hashed(&("address", net))
+}
+
+fn pair(net: Net, credential: Credential) -> u64 {
+    hashed(&(net, credential))
+}
+
+fn everywhere(credential: Credential) -> u64 {
+    hashed(&("everywhere", credential))
+}
+
+/// What is over goes; and where nothing is, whoever failed least and is not blocked.
+fn make_room(counts: &mut HashMap<u64, Count>, now: u64, window: u64) {
+    counts.retain(|_, count| count.blocked_until > now || now.saturating_sub(count.began) < window);
+    if counts.len() >= SHARD_COUNTS {
+        let least = counts.iter().min_by_key(|(_, count)| (count.blocked_until > now, count.failures, count.began));
+        if let Some(least) = least.map(|(id, _)| *id) {
+            counts.remove(&least);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const LIMITS: BreakerConfig = BreakerConfig {
+        failures: 3,
+        address_failures: 6,
+        key_failures: 20,
+        window: Duration::from_mins(1),
+        block: Duration::from_mins(1),
+    };
+
+    fn net(last: u8) -> Net {
+        IpAddr::from([192, 0, 2, last]).into()
+    }
+
+    fn refused(breaker: &Breaker, net: Net, credential: Option<Credential>) -> Option<RefusedBy> {
+        match breaker.admit(net, credential, Instant::now()) {
+            Err(AuthError::TooManyFailures { by, retry_after }) => {
+                assert!(retry_after > Duration::ZERO && retry_after <= LIMITS.block);
+                Some(by)
+            }
+            other => {
+                assert_eq!(other, Ok(()));
+                None
+            }
+        }
+    }
+
+    fn fail(breaker: &Breaker, net: Net, credential: Option<Credential>, times: usize) -> bool {
+        (0..times).any(|_| breaker.failed(net, credential, &LIMITS, Instant::now()))
+    }
+
+    #[test]
+    fn an_address_is_its_v4_or_its_v6_network() {
+        let of = |text: &str| Net::from(text.parse::<IpAddr>().expect("an address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:ffff:ffff:ffff"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pair_is_refused_for_a_while_and_nobody_else_is() {
+        let breaker = Breaker::default();
+        let key = Some(Credential::key("k"));
+        assert!(!fail(&breaker, net(1), key, 2));
+        assert_eq!(refused(&breaker, net(1), key), None);
+        assert!(fail(&breaker, net(1), key, 1), "the third begins a block");
+        assert_eq!(refused(&breaker, net(1), key), Some(RefusedBy::Credential));
+        assert_eq!(refused(&breaker, net(2), key), None, "the owner of the key, elsewhere");
+        assert_eq!(refused(&breaker, net(1), Some(Credential::key("other"))), None);
+        advance(Duration::from_secs(61)).await;
+        assert_eq!(refused(&breaker, net(1), key), None);
+        assert!(!fail(&breaker, net(1), key, 2), "counting begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_apart_by_more_than_the_window_never_meet() {
+        let breaker = Breaker::default();
+        for _ in 0..20 {
+            assert!(!fail(&breaker, net(1), Some(Credential::key("k")), 2));
+            advance(Duration::from_mins(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_blocked_still_serves_who_was_good_there() {
+        let breaker = Breaker::default();
+        let (good, stranger) = (Credential::key("good"), Credential::key("stranger"));
+        breaker.succeeded(net(1), good, Instant::now());
+        // Ids that nobody has: no pair is counted.
+        assert!(fail(&breaker, net(1), None, 6));
+        assert_eq!(refused(&breaker, net(1), None), Some(RefusedBy::Address));
+        assert_eq!(refused(&breaker, net(1), Some(stranger)), Some(RefusedBy::Address));
+        assert_eq!(refused(&breaker, net(1), Some(good)), None);
+        assert_eq!(refused(&breaker, net(2), Some(stranger)), None);
+        // And yet it cannot be guessed from there.
+        assert!(fail(&breaker, net(1), Some(good), 3));
+        assert_eq!(refused(&breaker, net(1), Some(good)), Some(RefusedBy::Credential));
+        // What was good too long ago is a stranger.
+        advance(Duration::from_hours(1)).await;
+        fail(&breaker, net(1), None, 6);
+        assert_eq!(refused(&breaker, net(1), Some(good)), Some(RefusedBy::Address));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_guessed_from_everywhere_slows_strangers_alone() {
+        let breaker = Breaker::default();
+        let key = Credential::key("k");
+        breaker.succeeded(net(200), key, Instant::now());
+        for address in 0..20 {
+            fail(&breaker, net(address), Some(key), 1);
+        }
+        assert_eq!(refused(&breaker, net(200), Some(key)), None, "its owner");
+        assert_eq!(refused(&breaker, net(201), Some(key)), None, "one stranger a second");
+        assert_eq!(refused(&breaker, net(202), Some(key)), Some(RefusedBy::Key));
+        assert_eq!(refused(&breaker, net(202), Some(Credential::key("other"))), None);
+        advance(Duration::from_millis(1001)).await;
+        assert_eq!(refused(&breaker, net(202), Some(key)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded_and_a_flood_frees_nobody_who_is_blocked() {
+        let breaker = Breaker::default();
+        let key = Some(Credential::key("k"));
+        fail(&breaker, net(1), key, 3);
+        for network in 0..200_000_u64 {
+            breaker.failed(Net(network << 20), None, &LIMITS, Instant::now());
+        }
+        let counts: usize = breaker.counts.iter().map(|shard| shard.lock().expect("works").len()).sum();
+        assert!(counts <= SHARDS * SHARD_COUNTS, "{counts}");
+        assert_eq!(refused(&breaker, net(1), key), Some(RefusedBy::Credential));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn switched_off_it_counts_nothing() {
+        let breaker = Breaker::default();
+        let off = BreakerConfig { failures: 0, ..LIMITS };
+        for _ in 0..100 {
+            breaker.failed(net(1), Some(Credential::key("k")), &off, Instant::now());
+        }
+        assert_eq!(refused(&breaker, net(1), Some(Credential::key("k"))), None);
+    }
+}
