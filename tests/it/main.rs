@@ -1,6 +1,7 @@
 //! Integration tests: one binary, real servers.
 
 mod access;
+mod audit;
 mod batch;
 mod chaos;
 mod client;
@@ -13,6 +14,7 @@ mod failover;
 mod faults;
 mod hazards;
 mod hygiene;
+mod identity;
 mod isolation;
 mod lanes;
 mod listen;
@@ -22,6 +24,7 @@ mod overload;
 mod pools;
 mod redis;
 mod reload;
+mod secrets;
 mod seeing;
 mod statements;
 mod storm;
