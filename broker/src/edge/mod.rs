@@ -27,7 +27,6 @@ pub use peer::Peer;
 
 #[cfg(test)]
 mod tests {
-    use axum::Extension;
     use axum::body::Body;
     use axum::extract::State;
 
@@ -40,10 +39,10 @@ mod tests {
         fn bytes<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
             size_of::<F>()
         }
-        let query = bytes(|a: State<_>, b: Extension<_>, c: call::BackendPath, d: call::Headers, e: Body| {
+        let query = bytes(|a: State<_>, b: call::Call, c: call::BackendPath, d: call::Headers, e: Body| {
             sql::query::query(a, b, c, d, e)
         });
-        let command = bytes(|a: State<_>, b: Extension<_>, c: call::BackendPath, d: call::Headers, e: Body| {
+        let command = bytes(|a: State<_>, b: call::Call, c: call::BackendPath, d: call::Headers, e: Body| {
             redis::run_command(a, b, c, d, e)
         });
         assert!(query < 4096 && command < 4096, "a query: {query} bytes, a Redis command: {command} bytes");
