@@ -77,7 +77,7 @@ async fn each_request_leaves_who_what_and_with_what_outcome() {
     send("/v1/db/app/batch", two, "r-batch").await;
     let line = log.of("r-batch").await;
     assert_eq!((&line["action"], &line["rows"]), (&json!("batch"), &json!(4)));
-    assert_eq!(line["statements"], json!([hex("INSERT INTO t VALUES (1)"), hex("SELECT id FROM t")]));
+    assert_eq!(line["statements"], json!([hex("INSERT INTO t VALUES (8), (9)"), hex("SELECT id FROM t")]));
     send("/v1/db/app/statements/get_user", json!({"params": ["planted-param"]}), "r-named").await;
     let line = log.of("r-named").await;
     assert_eq!((&line["action"], &line["named"], &line["rows"]), (&json!("statement"), &json!("get_user"), &json!(1)));

@@ -35,6 +35,11 @@ enum Command {
     ///
     /// Needs PostgreSQL's and Redis' server programs on this machine, running or not; `bin/dev` installs them.
     Dev(dev::DevArgs),
+    /// Print the fingerprint by which the audit log knows a statement.
+    Fingerprint {
+        /// The statement; its literals, comments, case and white space do not count.
+        sql: String,
+    },
     /// Print the reference of every configuration field (docs/config.md).
     ConfigReference,
 }
@@ -54,6 +59,7 @@ pub fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Command::Check(args) => check::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Dev(args) => dev::run(&args),
+        Command::Fingerprint { sql } => print(&format!("{:016x}\n", crate::query::fingerprint::fingerprint(&sql))),
         Command::ConfigReference => print(&crate::config::document::markdown()),
     }
 }

@@ -177,9 +177,18 @@ fn section<T: DeserializeOwned>(path: &str, value: Value, faults: &mut Vec<Fault
             let inner = track.path().to_string();
             let path = if inner == "." { path.to_owned() } else { format!("{path}.{inner}") };
             let error: toml::de::Error = error;
-            faults.push(Fault::new(path, error.message()));
+            faults.push(Fault::new(path, without_value(error.message())));
             None
         }
+    }
+}
+
+/// `invalid type: string "…", expected u32`: a secret may stand in the wrong place, and what is told stands in logs.
+fn without_value(message: &str) -> String {
+    const TEXT: &str = ": string \"";
+    match (message.find(TEXT), message.rfind("\", expected")) {
+        (Some(begin), Some(end)) => format!("{}: string{}", &message[..begin], &message[end + 1..]),
+        _ => message.to_owned(),
     }
 }
 

@@ -154,3 +154,89 @@ fn token(headers: &HeaderMap) -> Result<&str, AuthError> {
     let (scheme, token) = text.trim().split_once(' ').ok_or(AuthError::Malformed)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AuthError::Malformed) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderValue;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::base::hex::hex;
+    use crate::config::load_text;
+    use crate::identity::Via;
+
+    /// A key and its entry in the configuration.
+    fn key(id: &str) -> (String, String) {
+        let sha256 = hex(&Sha256::digest(format!("secret of {id}").replace(' ', "-")));
+        (format!("{id}.secret-of-{id}"), format!("{{ id = \"{id}\", sha256 = \"{sha256}\", scopes = [\"redis\"] }}"))
+    }
+
+    fn broker(acme: &str, other: &str) -> Arc<Broker> {
+        let text = format!(
+            "[tenants.acme]\nkeys = [{acme}]\ncertificates = [{{ name = \"spiffe://corp/acme\", scopes = [\"sql:read\"] }}]\n\
+             [tenants.other]\nkeys = [{other}]\n",
+        );
+        Broker::new(&load_text(&text, std::iter::empty()).expect("is good")).expect("is built")
+    }
+
+    fn headers(token: Option<&str>) -> HeaderMap {
+        let bearer = |token| HeaderValue::from_str(&format!("Bearer {token}")).expect("is text");
+        token.map(|token| (AUTHORIZATION, bearer(token))).into_iter().collect()
+    }
+
+    fn peer(names: Option<&[&str]>) -> Peer {
+        let names = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        Peer { address: IpAddr::from([192, 0, 2, 7]), names }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_speaks_alone_and_must_agree_with_what_is_beside_it() {
+        let [(acme, acme_entry), (other, other_entry)] = ["acme", "other"].map(key);
+        let broker = broker(&acme_entry, &other_entry);
+        let ask = async |token: Option<&str>, names: Option<&[&str]>| {
+            let who = principal(&broker, &headers(token), Some(&peer(names)), Instant::now()).await?;
+            Ok::<_, AuthError>((who.tenant.id.to_string(), who.identity.via))
+        };
+        let acme_s = Some(&["host.corp", "spiffe://corp/acme"][..]);
+        assert_eq!(ask(None, acme_s).await, Ok(("acme".to_owned(), Via::Certificate)));
+        assert_eq!(ask(Some(&acme), acme_s).await, Ok(("acme".to_owned(), Via::Key)));
+        assert_eq!(ask(Some(&other), acme_s).await, Err(AuthError::Mismatch), "replayed by another tenant");
+        assert_eq!(ask(Some("hk_none.wrong"), acme_s).await, Err(AuthError::Invalid), "no way around the key");
+        assert_eq!(ask(Some(&other), Some(&["unknown.corp"])).await, Ok(("other".to_owned(), Via::Key)));
+        for names in [None, Some(&[][..]), Some(&["unknown.corp"][..])] {
+            assert_eq!(ask(None, names).await, Err(AuthError::Missing));
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_of_others_shown_again_and_again_are_refused_before_the_key() {
+        let [(acme, acme_entry), (other, other_entry)] = ["acme", "other"].map(key);
+        let broker = broker(&acme_entry, &other_entry);
+        let ask = async |token: &str, names: Option<&[&str]>| {
+            principal(&broker, &headers(Some(token)), Some(&peer(names)), Instant::now()).await.map(|_| ())
+        };
+        for _ in 0..broker.breaker_limits.address_failures {
+            assert_eq!(ask(&other, Some(&["spiffe://corp/acme"])).await, Err(AuthError::Mismatch));
+        }
+        assert!(matches!(ask(&acme, None).await, Err(AuthError::TooManyFailures { .. })));
+        assert_eq!(ask(&other, None).await, Ok(()), "its own key was good from there");
+    }
+
+    #[test]
+    fn an_authorization_header_stands_once_and_is_a_bearer_s() {
+        let mut twice = headers(Some("a.b"));
+        twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer c.d"));
+        assert_eq!(token(&twice), Err(AuthError::Malformed));
+        for (text, told) in [
+            ("bearer  a.b ", Ok("a.b")),
+            ("Basic a.b", Err(AuthError::Malformed)),
+            ("Bearer", Err(AuthError::Malformed)),
+            ("", Err(AuthError::Malformed)),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(text).expect("is text"))]);
+            assert_eq!(token(&headers), told, "{text}");
+        }
+    }
+}

@@ -33,7 +33,7 @@ pages! {
     InvalidRequest, "invalid_request", "The request is malformed",
         "Malformed JSON, an unknown field, a wrong number or shape of parameters, or a statement that cannot run alone. Nothing ran. `detail` says where. Correct the request; sent again as it is, it fails again.";
     Unauthenticated, "unauthenticated", "The API key is missing or not valid",
-        "Send the key as `Authorization: Bearer <key>`. Keys are made with `hearth key create`, belong to one tenant, and may expire. Nothing ran.";
+        "Send the key, or a token of an issuer that the broker knows, as `Authorization: Bearer <key>`. Keys are made with `hearth key create`, belong to one tenant, and may expire. `detail` says what is wrong with a token. Nothing ran.";
     Forbidden, "forbidden", "The API key may not do this",
         "The key lacks the scope, or is for some named statements only, or the statement writes where only reading is allowed (SQLSTATE 25006). Nothing was applied. Use a key with the right, or send the statement without `read_only`.";
     NotFound, "not_found", "There is nothing at this address",
@@ -53,7 +53,7 @@ pages! {
     StatementFailed, "statement_failed", "The database refused the statement",
         "The statement itself is at fault: a syntax error, an unknown name, a bad value, a raised exception. Nothing was applied. `sqlstate` and `postgres` hold the database's own words; `postgres.position` counts characters from 1.";
     RateLimited, "rate_limited", "The tenant's request rate is used up",
-        "Nothing ran. Wait as `Retry-After` says; the `RateLimit` header on each answer tells what is left.";
+        "Nothing ran. Where `violated_policies` says `failed-attempts`, too many credentials from this address were wrong lately, and this one was not looked at: correct it before you come back. Wait as `Retry-After` says; the `RateLimit` header on each answer tells what is left.";
     TooManyInFlight, "too_many_in_flight", "Too many of the tenant's requests are in flight",
         "Nothing ran. Wait for some to finish; `RateLimit-Policy` tells how many may run at once, and `violated_policies` whether it is requests or event streams.";
     BackendLost, "backend_lost", "The connection to the database died",
@@ -61,7 +61,7 @@ pages! {
     Overloaded, "overloaded", "The broker or the database has no room for the request",
         "Nothing was applied. Wait as `Retry-After` says.";
     BackendDown, "backend_down", "The database does not take connections",
-        "Nothing ran. The broker tries again with every request; wait as `Retry-After` says.";
+        "Nothing ran. It is the database, the cache, or the issuer whose keys a token needs. The broker tries again with every request; wait as `Retry-After` says.";
     Draining, "draining", "The broker is shutting down",
         "Nothing ran. Another replica, or this one after its restart, will take the request. Where `detail` names a database, only that was replaced or taken away by a new configuration: ask again.";
     QueueDeadline, "queue_deadline", "The deadline passed while the request waited",

@@ -241,10 +241,13 @@ pub fn in_stream(request_id: &RequestId, error: &Error) -> Problem {
     problem(request_id, error, &facts)
 }
 
-/// The whole chain, once, where the error stops.
+/// The whole chain, once, where the error stops. What the caller is at fault for is told by its code alone: the text may hold a
+/// value of theirs.
 fn log(request_id: &RequestId, error: &Error, facts: &Facts) {
     if !facts.status.is_server_error() {
-        tracing::debug!(request.id = %request_id, error.type = code_name(facts.code), "request refused: {error}");
+        let sqlstate = sqlstate(error);
+        let code = code_name(facts.code);
+        tracing::debug!(request.id = %request_id, error.type = code, db.response.status_code = sqlstate, "request refused: {code}");
         return;
     }
     let mut causes = String::new();
@@ -254,6 +257,16 @@ fn log(request_id: &RequestId, error: &Error, facts: &Facts) {
         source = cause.source();
     }
     tracing::warn!(request.id = %request_id, error.type = code_name(facts.code), "request failed: {error}{causes}");
+}
+
+fn sqlstate(error: &Error) -> Option<&str> {
+    match error {
+        Error::Query(failure) => match &failure.error {
+            QueryError::Database { db, .. } => Some(db.state.code()),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn response(request_id: &RequestId, error: &Error, facts: &Facts) -> Response {

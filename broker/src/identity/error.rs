@@ -128,12 +128,26 @@ impl AuthError {
         })
     }
 
-    /// True where somebody may be guessing. A credential that was good once, or will be, was not guessed; and who sends none
-    /// guesses nothing.
+    /// True where somebody may be guessing. A credential that was good once, or will be, was not guessed, nor was a token that its
+    /// issuer has signed; one whose key is not known yet may come from an issuer that has just changed its keys; and who sends
+    /// none guesses nothing.
     pub fn may_be_a_guess(&self) -> bool {
         match self {
             Self::Malformed | Self::Invalid | Self::Mismatch => true,
-            Self::Token(fault) => !matches!(fault, TokenFault::Expired | TokenFault::NotYet | TokenFault::Tenant),
+            Self::Token(fault) => match fault {
+                TokenFault::Malformed
+                | TokenFault::TooLong
+                | TokenFault::Algorithm
+                | TokenFault::Critical
+                | TokenFault::Signature => true,
+                TokenFault::Issuer
+                | TokenFault::Key
+                | TokenFault::Expired
+                | TokenFault::NotYet
+                | TokenFault::Audience
+                | TokenFault::Claims
+                | TokenFault::Tenant => false,
+            },
             Self::Missing
             | Self::Expired
             | Self::NotYet

@@ -52,5 +52,5 @@ mod tests {
         assert_eq!(format!("{:016x}", fingerprint("SELECT 1")), FOR_EVER);
     }
 
-    const FOR_EVER: &str = "0000000000000000";
+    const FOR_EVER: &str = "df1ade54e0a41c77";
 }

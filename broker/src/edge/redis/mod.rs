@@ -339,7 +339,9 @@ fn respond(call: Call, ended: Result<Written, Error>) -> Response {
         Ok((status, out)) => call.finish((status, [(CONTENT_TYPE, "application/json")], out).into_response(), None),
         Err(error) => {
             let facts = problem::facts(&error);
-            tracing::debug!(request.id = %call.request_id, "redis request refused: {error}");
+            // By its code alone: the text may hold a value.
+            let code = problem::code_name(facts.code);
+            tracing::debug!(request.id = %call.request_id, error.type = code, "redis request refused: {code}");
             let mut out = Vec::new();
             refusal(&mut out, &text(&error));
             let mut response = (facts.status, [(CONTENT_TYPE, "application/json")], out).into_response();
