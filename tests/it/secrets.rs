@@ -220,6 +220,9 @@ async fn no_secret_is_in_anything_that_the_broker_says() {
             text.contains("/admin/v1/reload")
         })
         .await;
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", planted.broker.pid())).expect("Linux tells");
+        let cores = limits.lines().find(|line| line.starts_with("Max core file size")).expect("is there");
+        assert_eq!(cores.split_whitespace().nth(4), Some("0"), "no core is written: {cores}");
         let log = planted.broker.log();
         assert!(log.contains("TRACE") && log.contains("\"target\":\"h2::"), "the log is at its finest");
         let audited = if target == "log" { log.clone() } else { std::fs::read_to_string(&audit).expect("is there") };

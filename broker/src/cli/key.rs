@@ -16,6 +16,9 @@ use crate::config::units::parse_duration;
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a key: prints it once, and the line with its hash for the configuration file.
+    ///
+    /// To rotate: add the new key beside the old one and reload; hand it out; when the old one's `last_used` in `GET
+    /// /admin/v1/keys` stands still, give it an `expires`, and take it out after that.
     Create(CreateArgs),
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ConfigArgs;
@@ -14,6 +15,7 @@ use crate::server::{Listeners, serve};
 pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
     let config = load(args)?;
     telemetry::start(&config.log)?;
+    leave_no_core();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stop, hangups) = (stop_signal()?, signal(SignalKind::hangup())?);
@@ -29,6 +31,14 @@ pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
         serve(live, listeners, stop).await;
         Ok(())
     })
+}
+
+/// What requests carry is in memory: a core would write it to a disk.
+fn leave_no_core() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(error = %error, "the limit on cores could not be set: {error}");
+    }
 }
 
 /// The file; or, where that is not there, `HEARTH_CONFIG_TOML`.
