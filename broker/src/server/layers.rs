@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -112,8 +112,10 @@ pub async fn operators(State(live): State<Live>, request: Request, next: Next) -
         (Some(error), None) => problem::plain(&RequestId::from_header(None), &error.into()),
     };
     if let Some(entry) = told {
-        let is_good = response.status().is_success();
-        entry.finish(if is_good { "ok" } else { response.status().canonical_reason().unwrap_or("refused") });
+        let status = response.status();
+        let refused = if status == StatusCode::UNAUTHORIZED { "unauthenticated" } else { "refused" };
+        let outcome = if status.is_server_error() { "failed" } else { refused };
+        entry.finish(if status.is_success() { "ok" } else { outcome });
     }
     response
 }
