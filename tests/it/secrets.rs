@@ -32,12 +32,15 @@ impl Planted {
                 Some(body) => http.post(url).body(body.clone()),
                 None => http.get(url),
             };
-            let request =
-                request.bearer_auth(token).header("idempotent", "no").header("cookie", format!("c={MARK}-cookie"));
+            let request = request
+                .bearer_auth(token)
+                .header("hearth-timeout-ms", "1000")
+                .header("cookie", format!("c={MARK}-cookie"));
             let answer = Answer::read(request.send().await.expect("is answered")).await;
             statuses.push(answer.status);
             if !answers_with_it {
-                self.told.push(format!("{path}: {} {:?}", answer.text, answer.headers));
+                let place = path.split_once(MARK).map_or(path, |(place, _)| place);
+                self.told.push(format!("{place}: {} {:?}", answer.text, answer.headers));
             }
         }
         statuses
@@ -120,8 +123,9 @@ async fn sql(planted: &mut Planted) {
     planted.post("/v1/db/refused/query", json!({"sql": "SELECT $1::text", "params": [value]}), false).await;
     let key = planted.key.clone();
     planted.send(&format!("/v1/db/app/statements/named?p={value}"), &key, None, true).await;
-    for copy in ["COPY%20t%20FROM%20STDIN", "COPY%20nothing%20FROM%20STDIN"] {
-        planted.send(&format!("/v1/db/app/copy?sql={copy}"), &key, Some(format!("{value}\n")), false).await;
+    for (table, answered) in [("t", true), ("nothing", false)] {
+        let path = format!("/v1/db/app/copy?sql=COPY%20{table}%20FROM%20STDIN");
+        planted.send(&path, &key, Some(format!("{value}\n")), answered).await;
     }
     planted.send("/v1/db/app/copy?sql=COPY%20t%20TO%20STDOUT", &key, None, true).await;
     planted.send(query, &key, Some(format!("{{\"sql\": \"SELECT 1\", {value}")), false).await;
