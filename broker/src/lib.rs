@@ -2,8 +2,8 @@
 //!
 //! A request walks the rooms in this order: [`server`] takes the socket, [`edge`] turns HTTP into plain types, [`broker`]
 //! holds what handlers need, [`query`] runs a statement or a command, [`tenant`] says whether it may run now, [`pool`] lends
-//! the connection, [`encode`] writes the answer. Below them lie [`config`], [`observe`] and [`base`]. Imports point down this
-//! list and never up; `tests/rooms.rs` holds them to it. [`cli`] stands above all: it is what a person starts.
+//! the connection, [`encode`] writes the answer. Below them lie [`tls`], what the listener proves itself with, [`observe`],
+//! [`config`] and [`base`]. Imports point down this list and never up; `tests/rooms.rs` holds them to it. [`cli`] stands above all: it is what a person starts.
 
 pub mod cli;
 pub mod server;
@@ -18,6 +18,8 @@ pub mod tenant;
 pub mod pool;
 
 pub mod encode;
+
+pub mod tls;
 
 pub mod observe;
 

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, real servers.
 
 mod access;
+mod attacks;
 mod batch;
 mod chaos;
 mod client;
@@ -16,6 +17,7 @@ mod hygiene;
 mod isolation;
 mod lanes;
 mod listen;
+mod listener;
 mod load;
 mod openapi;
 mod overload;

@@ -294,7 +294,7 @@ async fn admitted(
     let tenant = &principal.tenant;
     let (cache, metrics) = tenant.caches.get(cache).ok_or_else(|| Error::UnknownCache(cache.to_owned()))?;
     call.admit(tenant, metrics)?;
-    let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
+    let body = body::read(headers, body, &broker.server, deadline).await?;
     Ok(Asked {
         cache: Arc::clone(cache),
         body,

@@ -63,7 +63,7 @@ async fn answer(
     let who = if format.is_some() { call.identify_stream(broker, headers)? } else { call.identify(broker, headers)? };
     who.0.may_send_sql()?;
     let asked = Asked::new(broker, call, who, database, headers)?;
-    let body = body::read(headers, body, broker.server.max_request_bytes, asked.deadline).await?;
+    let body = body::read(headers, body, &broker.server, asked.deadline).await?;
     let request: QueryRequest<'_> = serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?;
     asked.check_settings(&request.settings)?;
     let read_only = request.read_only || !asked.may_write();

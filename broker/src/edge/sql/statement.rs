@@ -63,7 +63,7 @@ async fn answer(
     let format = line_format(headers)?;
     let who = if format.is_some() { call.identify_stream(broker, headers)? } else { call.identify(broker, headers)? };
     let (asked, named) = find(broker, call, who, path, headers)?;
-    let body = body::read(headers, body, broker.server.max_request_bytes, asked.deadline).await?;
+    let body = body::read(headers, body, &broker.server, asked.deadline).await?;
     let request: StatementRequest<'_> = if body.is_empty() {
         StatementRequest::default()
     } else {

@@ -4,6 +4,7 @@
 
 mod forecasts;
 mod lanes;
+mod listener;
 mod pools;
 mod reloads;
 mod requests;
@@ -22,6 +23,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
+pub use listener::ListenerMetrics;
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
 pub use reloads::ReloadMetrics;
 pub use requests::RouteMetrics;
@@ -44,6 +46,8 @@ pub struct Metrics {
     requests: requests::Requests,
     pools: Arc<pools::Pools>,
     lanes: Arc<lanes::Lanes>,
+    /// Connections of clients.
+    pub listener: ListenerMetrics,
     /// How reloads went.
     pub reloads: ReloadMetrics,
 }
@@ -61,8 +65,9 @@ impl Metrics {
         let requests = requests::Requests::register(&mut registry);
         let pools = Arc::new(pools::Pools::register(&mut registry));
         let lanes = Arc::new(lanes::Lanes::register(&mut registry));
+        let listener = ListenerMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, reloads }
+        Self { registry: Arc::new(registry), requests, pools, lanes, listener, reloads }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
