@@ -80,6 +80,7 @@ pub async fn serve(
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         speak(stream, is_http2, service, &watch, &http, drain).await
     } else {
+        watch.begin();
         let first = tokio::select! {
             first = is_http2(&socket) => first.map_err(|_| None),
             _ = drain.changed() => Err(None),
@@ -87,7 +88,6 @@ pub async fn serve(
         };
         match first {
             Ok(is_http2) => {
-                watch.begin();
                 let io = Watched::new(socket, Arc::clone(&watch));
                 let service = served(site, arrival.caller(Peer { address, names: None }), &watch);
                 speak(io, is_http2, service, &watch, &http, drain).await
@@ -220,7 +220,7 @@ fn served<T: Site>(
         async move {
             let response = answer.await;
             going.answered();
-            Ok(response.map(|body| Answer::new(body, going, is_http2)))
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, going, is_http2)))
         }
     })
 }
