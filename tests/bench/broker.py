@@ -30,8 +30,10 @@ class Hearth:
     """A broker whose tenants' keys, rates and requests in flight are checked on every request, metrics and spans included."""
 
     def __init__(
-        self, ground: Ground, program: Path, name: str, databases: list[Database], password: str, redis_port: int
+        self, ground: Ground, program: Path, name: str, databases: list[Database], password: str, redis_port: int,
+        tls: Path | None = None,
     ) -> None:
+        """`tls`: a certificate; its key has the same name."""
         port, admin_port = free_port(), free_port()
         keys = {database.name: secrets.token_urlsafe(32) for database in databases}
         self.keys = {name: f"hk_{name}.{secret}" for name, secret in keys.items()}
@@ -41,15 +43,19 @@ class Hearth:
         settings.touch(mode=0o600)
         settings.write_text(
             f'[server]\nlisten = "127.0.0.1:{port}"\nadmin_listen = "127.0.0.1:{admin_port}"\n'
-            '[log]\nfilter = "info"\n'
+            # All callers have one address here.
+            "connections_per_second = 1000000\nmax_connections_per_address = 10000\n"
+            + (f'tls = {{ certificate = "{tls}", key = "{tls.with_suffix(".key")}" }}\n' if tls else "")
+            + '[log]\nfilter = "info"\n'
             f'[caches.main]\nurl = "redis://127.0.0.1:{redis_port}"\n'
             + "".join(_database(each, password) + _tenant(each, keys[each.name]) for each in databases)
         )
-        self.url, self.admin_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
+        self.address = f"127.0.0.1:{port}"
+        self.url, self.admin_url = f"{'https' if tls else 'http'}://{self.address}", f"http://127.0.0.1:{admin_port}"
         self.version = first_match(r"hearth (\S+)", subprocess.check_output([program, "--version"], text=True))
         # As the user who runs the benchmark: the build folder may be closed to others.
         self.pid = ground.start(
-            name, program, "serve", "--config", settings, ready=lambda: get(f"{self.url}/readyz"), own_user=True
+            name, program, "serve", "--config", settings, ready=lambda: get(f"{self.admin_url}/readyz"), own_user=True
         )
 
 

@@ -110,4 +110,28 @@ class Pgbench:
         return Outcome(int(done[1]), float(rate[1]), mean_ms=float(mean[1]) if mean else None)
 
 
-Load = Wrk | Pgbench
+@dataclass(frozen=True)
+class Handshakes:
+    """TLS handshakes from one thread, one after the other, each with one small request."""
+
+    program: str
+    address: str
+    root: str
+    group: str
+    resumed: bool = False
+
+    def command(self, seconds: float) -> list[str]:
+        kind = "resumed" if self.resumed else "full"
+        return [self.program, self.address, self.root, self.group, kind, str(seconds)]
+
+    def environment(self, check: bool) -> dict[str, str]:
+        del check  # It looks at every answer anyway.
+        return dict(os.environ)
+
+    def read(self, text: str) -> Outcome:
+        report = json.loads(text.splitlines()[-1])
+        rate = report["requests"] / report["seconds"]
+        return Outcome(report["requests"], rate, report["p50_ms"], report["p99_ms"])
+
+
+Load = Wrk | Pgbench | Handshakes

@@ -41,6 +41,8 @@ def main() -> int:
             reached = _bulk(options, servers) if "bulk" in options.only else []
             if "slow" in options.only:
                 servers.start_mixed()
+            if "tls" in options.only:
+                servers.start_tls()
             targets = scenarios(servers, options.only)
             # So that the whole takes at most twice the time of a quiet machine.
             series = Rounds(servers, targets, plan, repeats=0 if options.quick else wanted * len(targets))
@@ -113,7 +115,8 @@ def _tell(options: argparse.Namespace, servers: Servers, series: Rounds, rounds:
 def _build() -> Path:
     """Builds the release broker, where CARGO_TARGET_DIR says, else in `target`."""
     _say("building the broker (release); the first time takes some minutes")
-    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "hearth-broker"], cwd=ROOT, check=True)
+    what = ["-p", "hearth-broker", "-p", "hearth-tests", "--bin", "hearth", "--example", "handshakes"]
+    subprocess.run(["cargo", "build", "--release", "--locked", *what], cwd=ROOT, check=True)
     metadata = subprocess.check_output(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT)
     return Path(json.loads(metadata)["target_directory"]) / "release" / "hearth"
 
@@ -126,7 +129,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=AREAS,
         help="an area alone (may be given again): many small requests, large results and batches, slow statements "
-        "among fast ones, Redis",
+        "among fast ones, Redis, TLS",
     )  # fmt: skip
     parser.add_argument("--mib", type=int, default=1024, help="size of the large result, as COPY writes it (1024)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run to a file")

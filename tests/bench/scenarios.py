@@ -6,13 +6,14 @@ more is its own class (`slow.py`), and one more line in its area.
 
 from dataclasses import dataclass
 
-from load import Pgbench, Wrk
+from broker import Hearth
+from load import Handshakes, Pgbench, Wrk
 from runs import LoadScenario
 from servers import ROWS, SLEEPERS, Servers
 from slow import Beside, alone, beside, mixed
 
 # What `--only` can name; `bulk` is in `bulk.py`.
-AREAS = ("load", "bulk", "slow", "redis")
+AREAS = ("load", "bulk", "slow", "redis", "tls")
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,28 @@ def scenarios(servers: Servers, areas: set[str]) -> list[LoadScenario | Beside]:
     if areas & {"load", "redis"}:
         healthz = Wrk("get.lua", f"{servers.hearth.url}/healthz", "ok")
         found.append(LoadScenario("constant", "Hearth, constant (/healthz), 64 conn.", healthz, "hearth", None))
-    for area, its in (("load", _load), ("redis", _redis), ("slow", _slow)):
+    for area, its in (("load", _load), ("redis", _redis), ("slow", _slow), ("tls", _tls)):
         found += its(servers) if area in areas else []
     return found
+
+
+def _tls(servers: Servers) -> list[LoadScenario]:
+    program, tls = str(servers.program.parent / "examples" / "handshakes"), servers.tls
+
+    def read(broker: Hearth) -> Wrk:
+        return Wrk("read.lua", f"{broker.url}/v1/db/app/query", '"row_count":1', key=broker.key, rows=ROWS)
+
+    def handshakes(name: str, title: str, group: str, **more) -> LoadScenario:
+        load = Handshakes(program, tls.address, str(servers.certificate), group, **more)
+        return LoadScenario(name, f"handshake and one request, {title}", load, "tls", None)
+
+    return [
+        LoadScenario("read-clear", "read, 64 keep-alive conn., in clear", read(servers.hearth), "hearth", "postgres"),
+        LoadScenario("read-tls", "read, 64 keep-alive conn., TLS 1.3", read(tls), "tls", "postgres"),
+        handshakes("shake-pq", "full, X25519MLKEM768", "X25519MLKEM768"),
+        handshakes("shake-x25519", "full, X25519", "X25519"),
+        handshakes("shake-resumed", "resumed, X25519MLKEM768", "X25519MLKEM768", resumed=True),
+    ]
 
 
 def _load(servers: Servers) -> list[LoadScenario]:
@@ -107,6 +127,10 @@ def ratios(best_pgbouncer: str) -> list[Ratio]:
         Ratio("Redis: Hearth ÷ Webdis", "hearth-redis", "webdis", at_least=1.2),
         Ratio("Redis: Hearth ÷ constant", "hearth-redis", "constant", at_least=0.85),
         Ratio("Redis: Hearth's own CPU a request ÷ Webdis'", "hearth-redis", "webdis", field="peer µs"),
+        Ratio("reads over TLS ÷ in clear", "read-tls", "read-clear", at_least=0.8),
+        Ratio("Hearth's own CPU a read, TLS ÷ clear", "read-tls", "read-clear", field="peer µs"),
+        Ratio("CPU of a full handshake, post-quantum ÷ X25519", "shake-pq", "shake-x25519", field="peer µs"),
+        Ratio("CPU of a handshake, resumed ÷ full", "shake-resumed", "shake-pq", field="peer µs", at_most=1.0),
         *(
             Ratio(f"{what} slow 1 % of the time: fast ones' {of}, lanes ÷ leases", f"{kind}-lanes", f"{kind}-leases",
                   field=field, **target)

@@ -20,7 +20,7 @@ from ground import Ground, ServerError, dial, first_match, free_port, get
 SCALE = 10
 ROWS = SCALE * 100_000
 # A role for each way in, so that their connections can be told apart.
-ROLES = ("hearth", "pgbouncer", "lanes", "leases", "loud")
+ROLES = ("hearth", "pgbouncer", "lanes", "leases", "loud", "tls")
 # Three brokers divide the server's room, and one of them has a tenant with `SLEEPERS` connections.
 MAX_CONNECTIONS = 1000
 # Connections of each broker in the scenarios with slow statements: more than are busy with those at any time.
@@ -204,14 +204,25 @@ class Servers:
         self.lanes = self._broker("lanes", Database("lanes", port, **size), loud)
         self.leases = self._broker("leases", Database("leases", port, lanes=0, **size))
 
-    def _broker(self, name: str, *databases: Database) -> Hearth:
-        return Hearth(self.ground, self.program, name, list(databases), self.postgres.password, self.redis.port)
+    def start_tls(self) -> None:
+        """A broker that speaks TLS, with a certificate of the usual kind."""
+        self.ground.run(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext",
+            "basicConstraints=critical,CA:FALSE", "-keyout", "tls.key", "-out", "tls.crt",
+        )  # fmt: skip
+        self.certificate = self.ground.folder / "tls.crt"
+        self.tls = self._broker("tls", Database("tls", self.postgres.port), tls=self.certificate)
+
+    def _broker(self, name: str, *databases: Database, tls: Path | None = None) -> Hearth:
+        password, redis_port = self.postgres.password, self.redis.port
+        return Hearth(self.ground, self.program, name, list(databases), password, redis_port, tls)
 
     def pids(self) -> dict[str, int]:
         return {name: server.pid for name, server in self._servers()}
 
     def versions(self) -> dict[str, str]:
-        return {name: server.version for name, server in self._servers() if name not in ("lanes", "leases")}
+        return {name: server.version for name, server in self._servers() if name not in ("lanes", "leases", "tls")}
 
     def _servers(self) -> list[tuple[str, object]]:
         return [(name, server) for name, server in vars(self).items() if hasattr(server, "pid")]

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, real servers.
 
 mod access;
+mod attacks;
 mod audit;
 mod batch;
 mod chaos;
@@ -18,6 +19,7 @@ mod identity;
 mod isolation;
 mod lanes;
 mod listen;
+mod listener;
 mod load;
 mod openapi;
 mod overload;

@@ -1,6 +1,8 @@
 //! The harness: private PostgreSQL, Redis and broker for one test, on free loopback ports, gone when the test ends however it
 //! ends.
 
+pub mod authority;
+pub mod bare;
 pub mod events;
 pub mod eventually;
 pub mod ground;
@@ -15,6 +17,8 @@ pub mod served;
 pub mod stack;
 pub mod tls;
 
+pub use authority::Authority;
+pub use bare::Bare;
 pub use eventually::eventually;
 pub use ground::Ground;
 pub use http::Answer;

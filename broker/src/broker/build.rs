@@ -21,6 +21,7 @@ use crate::pool::shards::Shards;
 use crate::pool::{Cache, Database};
 use crate::query::Habits;
 use crate::tenant::Tenant;
+use crate::tls::ServerTls;
 
 type Databases = BTreeMap<BackendName, (Arc<Database>, DatabaseRecipe)>;
 type Caches = BTreeMap<BackendName, (Arc<Cache>, CacheRecipe)>;
@@ -54,6 +55,7 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     let databases = databases(config, before, &around, &metrics, &mut keep);
     let caches = caches(config, before, &metrics, &mut keep);
     let audit = audit(config, before, &metrics, &mut keep);
+    let tls = tls(config, before, &mut keep);
     let (databases, database_recipes) = unzip(databases);
     let (caches, cache_recipes) = unzip(caches);
     let tenants = tenants(config, before, &databases, &caches, &metrics);
@@ -62,6 +64,7 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     if !faults.is_empty() {
         return Err(ConfigError::Invalid(faults));
     }
+    metrics.listener.expires(tls.as_ref().map_or(Duration::ZERO, |tls| tls.expires()));
     Ok(Arc::new(Broker {
         server: config.server.clone(),
         shards: shards(config, &databases),
@@ -77,6 +80,7 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
         readings: before.map_or_else(Arc::default, |before| Arc::clone(&before.readings)),
         caches,
         tenants,
+        tls,
         admin_key: config.server.admin_key_sha256.as_deref().map(hash),
         requests: before.map_or_else(TaskTracker::new, |before| before.requests.clone()),
         streams: before.map_or_else(TaskTracker::new, |before| before.streams.clone()),
@@ -91,6 +95,12 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
         servers,
         mark,
     }))
+}
+
+/// Always read anew: a certificate is renewed in its place.
+fn tls(config: &Config, before: Option<&Broker>, fault: &mut impl FnMut(String, String)) -> Option<Arc<ServerTls>> {
+    let loaded = ServerTls::load(config.server.tls.as_ref()?, before.and_then(|before| before.tls.as_deref()));
+    loaded.map(Arc::new).map_err(|message| fault("server.tls".to_owned(), message)).ok()
 }
 
 /// The longest that any request may last. The backstop in the server too; a stream sets its own.

@@ -58,6 +58,8 @@ pub struct Reloaded {
     pub databases: Vec<String>,
     /// Caches with new connections.
     pub caches: Vec<String>,
+    /// New connections are shown another certificate, or are asked for others.
+    pub certificate: bool,
     /// What differs from how the process was started and stays so until it is started again, by paths.
     pub needs_restart: Vec<&'static str>,
 }
@@ -145,6 +147,7 @@ impl Live {
             changes: before.outline.changes(&after.outline),
             databases,
             caches,
+            certificate: presents_another(&before, &after),
             needs_restart: self.0.started.differences(&config),
         };
         log(&reloaded);
@@ -202,7 +205,6 @@ impl Started {
             ("log.filter", self.log.filter == config.log.filter),
             ("log.format", self.log.format == config.log.format),
             ("server.admin_listen", was.admin_listen == wanted.admin_listen),
-            ("server.header_timeout", was.header_timeout == wanted.header_timeout),
             ("server.listen", was.listen == wanted.listen),
         ];
         pairs.into_iter().filter(|(_, same)| !same).map(|(path, _)| path).collect()
@@ -220,11 +222,18 @@ fn audit(audit: Option<&Arc<Audit>>, outcome: &'static str, changes: &Changes) {
     audit.tell(event);
 }
 
+fn presents_another(before: &Broker, after: &Broker) -> bool {
+    match (&before.tls, &after.tls) {
+        (Some(before), Some(after)) => before.differs(after),
+        (before, after) => before.is_some() != after.is_some(),
+    }
+}
+
 fn log(reloaded: &Reloaded) {
-    let Reloaded { generation, changes, databases, caches, needs_restart } = reloaded;
+    let Reloaded { generation, changes, databases, caches, certificate, needs_restart } = reloaded;
     tracing::info!(
         generation, added = ?changes.added, changed = ?changes.changed, removed = ?changes.removed, databases = ?databases,
-        caches = ?caches, "the configuration was reloaded: {} change(s)", changes.len()
+        caches = ?caches, certificate, "the configuration was reloaded: {} change(s)", changes.len()
     );
     if !needs_restart.is_empty() {
         tracing::warn!(needs_restart = ?needs_restart, "the process must be started again for {}", needs_restart.join(", "));

@@ -27,6 +27,7 @@ use crate::pool::shards::Shards;
 use crate::pool::{Cache, Database, Journal};
 use crate::query::{Habits, Readings};
 use crate::tenant::Tenant;
+use crate::tls::ServerTls;
 
 pub use live::{Live, ReloadError, Reloaded};
 
@@ -64,6 +65,8 @@ pub struct Broker {
     pub metrics: Metrics,
     /// What happened to the pools lately, and what was decided about their sizes.
     pub journal: Arc<Journal>,
+    /// TLS on the HTTP interface, if it is not served in clear.
+    pub tls: Option<Arc<ServerTls>>,
     /// The admin interface's key as SHA-256.
     pub admin_key: Option<[u8; 32]>,
     /// Requests in flight; closed when the broker drains.

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod dev;
+pub mod files;
 pub mod key;
 pub mod serve;
 

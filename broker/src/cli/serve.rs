@@ -5,17 +5,24 @@ use std::error::Error;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::ConfigArgs;
+use super::{ConfigArgs, files};
 use crate::broker::Live;
 use crate::config::{Config, ConfigError, load_env_text, load_file};
 use crate::observe::telemetry;
 use crate::server::{Listeners, serve};
+
+/// Connections to servers, and what a process has open anyway.
+const OTHER_FILES: u64 = 200;
 
 /// Runs the broker until SIGTERM or Ctrl-C. SIGHUP reloads its configuration.
 pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
     let config = load(args)?;
     telemetry::start(&config.log)?;
     leave_no_core();
+    let (wanted, files) = (config.server.max_connections, files::raise_limit());
+    if let Some(files) = files.filter(|files| *files < u64::from(wanted) + OTHER_FILES) {
+        tracing::warn!(files, wanted, "only {files} files may be open: too few for server.max_connections = {wanted}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stop, hangups) = (stop_signal()?, signal(SignalKind::hangup())?);

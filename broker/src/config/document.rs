@@ -61,6 +61,6 @@ fn text(value: &Value) -> String {
 }
 
 fn resolve<'a>(schema: &'a Value, value: &'a Value) -> &'a Value {
-    let target = value["$ref"].as_str().or_else(|| value["allOf"][0]["$ref"].as_str());
+    let target = ["/$ref", "/allOf/0/$ref", "/anyOf/0/$ref"].into_iter().find_map(|at| value.pointer(at)?.as_str());
     target.and_then(|path| schema.pointer(path.trim_start_matches('#'))).unwrap_or(value)
 }

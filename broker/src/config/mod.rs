@@ -14,6 +14,7 @@ pub mod server;
 pub mod setting;
 pub mod statement;
 pub mod tenant;
+pub mod tls;
 pub mod units;
 pub mod url;
 mod validate;
@@ -31,9 +32,10 @@ pub use load::{load_env_text, load_file, load_text};
 pub use log::{AuditTarget, LogConfig};
 pub use outline::{Changes, Outline};
 pub use secret::Secret;
-pub use server::ServerConfig;
+pub use server::{ProxiesTell, ServerConfig};
 pub use statement::NamedStatement;
 pub use tenant::{CertificateConfig, KeyConfig, LimitsConfig, Scope, TenantConfig};
+pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 pub use url::{DatabaseUrl, TlsMode, database_url};
 
 /// The whole configuration.

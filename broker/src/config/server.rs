@@ -6,7 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::units;
+use super::{TlsConfig, units};
+use crate::base::Cidr;
 
 /// A body holds a statement and its parameters; bulk data has its own endpoint. 4 MiB is four times what AWS' Data API takes.
 const MAX_REQUEST_BYTES: u64 = 4 << 20;
@@ -16,6 +17,16 @@ const DRAIN_GRACE: Duration = Duration::from_secs(25);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a collection pause or a moment without radio; a reader that has gone holds a connection no longer than this.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than the minute for which load balancers keep connections to reuse them: whose side closes first decides who errs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// As the header timeout, and for the same reasons.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// About 12 KiB each when idle: 120 MiB.
+const MAX_CONNECTIONS: u32 = 10_000;
+/// Many functions share the address of one NAT gateway; a single machine that means no harm has a handful.
+const MAX_CONNECTIONS_PER_ADDRESS: u32 = 2_000;
+/// A handshake costs about a third of a millisecond of processor time: 500 a second are a sixth of a core.
+const CONNECTIONS_PER_SECOND: u32 = 500;
 /// Room for every queue of a large fleet; past it a refusal now is kinder than an answer too late.
 const MAX_WAITING: u32 = 10_000;
 
@@ -36,12 +47,23 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "units::bytes::deserialize")]
     #[schemars(with = "String")]
     pub max_request_bytes: u64,
-    /// Longest wait for a connection's request headers; past it the connection is closed. Unit: duration.
-    /// Default: `10s`. Range: `100ms..=2m`.
+    /// Longest wait for a new connection's first request headers, and for the rest of later ones once their first byte has come;
+    /// past it the connection is closed. Unit: duration. Default: `10s`. Range: `100ms..=2m`.
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
     pub header_timeout: Duration,
-    /// The longest that the reader of a streamed answer may take no bytes; past it the stream is cut and its connection
+    /// The longest that a connection may be open without a request; past it it is closed. Unit: duration. Default: `75s`.
+    /// Range: `1s..=1h`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub idle_timeout: Duration,
+    /// The longest that a request's body may bring nothing, and how long it may bring less than 1 KiB a second; past it the
+    /// answer is 408 `request_timeout`. For a COPY it is `reader_timeout`. Unit: duration. Default: `10s`.
+    /// Range: `100ms..=2m`.
+    #[serde(deserialize_with = "units::duration::deserialize")]
+    #[schemars(with = "String")]
+    pub body_timeout: Duration,
+    /// The longest that the reader of an answer may take no bytes; past it the answer is cut and its connections
     /// freed. Unit: duration. Default: `30s`. Range: `100ms..=10m`.
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
@@ -51,12 +73,41 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "units::duration::deserialize")]
     #[schemars(with = "String")]
     pub drain_grace: Duration,
+    /// Most connections of clients; one more is closed at once. Default: 10000. Range: 1 to 1000000.
+    pub max_connections: u32,
+    /// Most connections from one address; one more is closed at once. IPv6 addresses count by their first 64 bits, trusted
+    /// proxies not at all. Default: 2000. Range: 1 to 1000000.
+    pub max_connections_per_address: u32,
+    /// Most new connections a second from one address, on average; four times as many may come at once after a quiet time. One
+    /// more is closed at once. Default: 500. Range: 1 to 1000000.
+    pub connections_per_second: u32,
+    /// Load balancers and other proxies that are believed when they tell whom a request is from: blocks such as `10.0.0.0/8`,
+    /// or addresses. Whoever is in one can claim any address. Default: none.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<Cidr>,
+    /// How trusted proxies tell whom a request is from.
+    pub proxies_tell: ProxiesTell,
+    /// TLS. Without it the interface is served in clear.
+    pub tls: Option<TlsConfig>,
     /// The broker's own availability zone, if servers have one: reads go to replicas of the same zone until those cost twice as
     /// much.
     pub zone: Option<String>,
     /// Most requests waiting for a connection of one database; one more is 503 `overloaded`. Default: 10000.
     /// Range: 1 to 1000000.
     pub max_waiting: u32,
+}
+
+/// How trusted proxies tell whom a request is from. One way alone is believed: a proxy that sets one header may pass the other on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxiesTell {
+    /// In `X-Forwarded-For`, to which each proxy appends. The last address that is no trusted proxy's counts. The default.
+    #[default]
+    XForwardedFor,
+    /// The same in `Forwarded` (RFC 7239).
+    Forwarded,
+    /// In the PROXY protocol, version 1 or 2, before anything else. A connection of anybody else is closed.
+    ProxyProtocol,
 }
 
 impl Default for ServerConfig {
@@ -67,8 +118,16 @@ impl Default for ServerConfig {
             admin_key_sha256: None,
             max_request_bytes: MAX_REQUEST_BYTES,
             header_timeout: HEADER_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
             reader_timeout: READER_TIMEOUT,
             drain_grace: DRAIN_GRACE,
+            max_connections: MAX_CONNECTIONS,
+            max_connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
+            connections_per_second: CONNECTIONS_PER_SECOND,
+            trusted_proxies: Vec::new(),
+            proxies_tell: ProxiesTell::default(),
+            tls: None,
             zone: None,
             max_waiting: MAX_WAITING,
         }

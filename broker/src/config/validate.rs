@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::base::hex::sha256_from_hex;
 
 use super::{
-    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig, TenantConfig, cache,
-    database_url, identity, setting, statement,
+    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ProxiesTell, ReplicaConfig, Scope, ServerConfig,
+    TenantConfig, cache, database_url, identity, setting, statement, tls,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -46,6 +46,20 @@ fn server(server: &ServerConfig, faults: &mut Vec<Fault>) {
     range("server.max_request_bytes", server.max_request_bytes, 1 << 10..=64 << 20, faults);
     range("server.header_timeout", server.header_timeout, Duration::from_millis(100)..=2 * MINUTE, faults);
     range("server.reader_timeout", server.reader_timeout, Duration::from_millis(100)..=10 * MINUTE, faults);
+    range("server.idle_timeout", server.idle_timeout, Duration::from_secs(1)..=HOUR, faults);
+    range("server.body_timeout", server.body_timeout, Duration::from_millis(100)..=2 * MINUTE, faults);
+    range("server.max_connections", server.max_connections, 1..=1_000_000, faults);
+    range("server.max_connections_per_address", server.max_connections_per_address, 1..=1_000_000, faults);
+    range("server.connections_per_second", server.connections_per_second, 1..=1_000_000, faults);
+    if server.proxies_tell == ProxiesTell::ProxyProtocol && server.trusted_proxies.is_empty() {
+        faults.push(Fault::new(
+            "server.trusted_proxies",
+            "must name the proxies that speak the PROXY protocol: everybody else is refused",
+        ));
+    }
+    if let Some(config) = &server.tls {
+        tls::check(config, faults);
+    }
     range("server.drain_grace", server.drain_grace, Duration::ZERO..=10 * MINUTE, faults);
     range("server.max_waiting", server.max_waiting, 1..=1_000_000, faults);
     match &server.admin_key_sha256 {

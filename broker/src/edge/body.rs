@@ -1,4 +1,4 @@
-//! A request's body, whole: within its limit, before its deadline, and no longer compressed.
+//! A request's body, whole: within its limit, before its deadline, coming fast enough, and no longer compressed.
 
 use std::pin::pin;
 
@@ -12,14 +12,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::encoding::{self, Encoding};
 use super::error::Error;
+use super::pace::{Paced, TooSlow};
 use crate::base::Deadline;
+use crate::config::ServerConfig;
 
 /// A body over the limit is still read up to this many times the limit, and thrown away: a client that is cut off while it
 /// sends sees a reset connection in place of the answer.
 const DRAIN_FACTOR: u64 = 8;
 
-/// Reads a body of at most `limit` bytes, counted as they are before or without compression.
-pub async fn read(headers: &HeaderMap, body: Body, limit: u64, deadline: Deadline) -> Result<Bytes, Error> {
+/// Reads a body within the server's limits. Its bytes are counted as they are before or without compression.
+pub async fn read(headers: &HeaderMap, body: Body, server: &ServerConfig, deadline: Deadline) -> Result<Bytes, Error> {
+    let limit = server.max_request_bytes;
+    let body = Paced::new(body, server.body_timeout);
     let start = Instant::now();
     let told = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     let read = async {
@@ -27,7 +31,8 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: u64, deadline: Deadlin
             None => collect(body, limit, told).await,
             // Boxed, like all that few requests need: a request's future is moved a few times before it runs.
             Some(encoding) => {
-                Box::pin(encoding::collect(encoding, body, limit, limit.saturating_mul(DRAIN_FACTOR))).await
+                let drained = limit.saturating_mul(DRAIN_FACTOR);
+                Box::pin(encoding::collect(encoding, Body::new(body), limit, drained)).await
             }
         }
     };
@@ -40,11 +45,11 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: u64, deadline: Deadlin
     read.unwrap_or_else(|_| Err(Error::RequestTimeout { waited: start.elapsed() }))
 }
 
-async fn collect(mut body: Body, limit: u64, told: Option<u64>) -> Result<Bytes, Error> {
+async fn collect(mut body: Paced, limit: u64, told: Option<u64>) -> Result<Bytes, Error> {
     let mut whole = BytesMut::new();
     let mut seen = 0_u64;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::Invalid(format!("the request body broke off: {error}")))?;
+        let frame = frame.map_err(|error| broken(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         seen += data.len() as u64;
         // Most bodies are one frame, and then nothing is copied.
@@ -59,4 +64,12 @@ async fn collect(mut body: Body, limit: u64, told: Option<u64>) -> Result<Bytes,
         }
     }
     if seen > limit { Err(Error::RequestTooLarge { limit }) } else { Ok(whole.freeze()) }
+}
+
+/// A body that did not come to its end.
+pub fn broken(error: &axum::Error) -> Error {
+    TooSlow::of(error).map_or_else(
+        || Error::Invalid(format!("the request body broke off: {error}")),
+        |TooSlow { waited }| Error::RequestTimeout { waited },
+    )
 }

@@ -13,6 +13,7 @@ use http::header::CONTENT_ENCODING;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt};
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::body::broken;
 use super::error::Error;
 
 /// The largest window a sender may ask the broker to keep, as a power of two: what RFC 9659 allows on the web. Without it
@@ -101,13 +102,12 @@ pub async fn collect(encoding: Encoding, body: Body, limit: u64, drained: u64) -
     }
     match read {
         Ok(whole) => whole.ok_or(Error::RequestTooLarge { limit }),
-        Err(error) if matches!(error.get_ref(), Some(cause) if cause.is::<axum::Error>()) => {
-            Err(Error::Invalid(format!("the request body broke off: {error}")))
-        }
-        Err(error) => {
+        Err(error) => Err(if let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref()) {
+            broken(cause)
+        } else {
             let name = encoding.as_str();
-            Err(Error::Invalid(format!("the request body is not {name}, as its Content-Encoding says: {error}")))
-        }
+            Error::Invalid(format!("the request body is not {name}, as its Content-Encoding says: {error}"))
+        }),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod header;
 pub mod health;
 pub mod listen;
 pub mod openapi;
+pub mod pace;
 pub mod pages;
 pub mod peer;
 pub mod problem;

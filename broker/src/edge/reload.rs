@@ -23,11 +23,13 @@ pub async fn reload(State(live): State<Live>, Extension(request_id): Extension<R
 }
 
 fn told(reloaded: &Reloaded) -> Value {
-    let Reloaded { generation, changes, databases, caches, needs_restart } = reloaded;
+    let Reloaded { generation, changes, databases, caches, certificate, needs_restart } = reloaded;
+    let is_same = changes.is_empty() && databases.is_empty() && caches.is_empty() && !certificate;
     json!({
-        "status": if changes.is_empty() && databases.is_empty() && caches.is_empty() { "unchanged" } else { "reloaded" },
+        "status": if is_same { "unchanged" } else { "reloaded" },
         "generation": generation, "changes": changes,
-        "new_connections": {"databases": databases, "caches": caches}, "needs_restart": needs_restart,
+        "new_connections": {"databases": databases, "caches": caches}, "new_certificate": certificate,
+        "needs_restart": needs_restart,
     })
 }
 

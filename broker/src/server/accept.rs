@@ -1,125 +1,119 @@
-//! Accepting connections and speaking HTTP on them: HTTP/1.1, or HTTP/2 by prior knowledge.
+//! Accepting connections: whom the gate lets in gets a task of its own.
 
-use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
-use futures_util::FutureExt;
-use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::layers::{Answered, Site};
-use crate::edge::Peer;
+use super::connection::{self, Arrival};
+use super::gate::{Gate, Refusal};
+use super::layers::Site;
+use super::speak::Http;
+use crate::base::Cidr;
+use crate::broker::Live;
+use crate::config::{ProxiesTell, ServerConfig};
 
 /// After an accept failed for want of file descriptors: connections end in the meantime.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Between two looks at a preface that came in pieces.
-const PEEK_PAUSE: Duration = Duration::from_millis(5);
-/// Streams one HTTP/2 connection may have open.
-const MAX_STREAMS: u32 = 1_000;
-/// Header bytes of one request. Tokens and trace headers fit many times over.
-const MAX_HEADER_BYTES: u32 = 32 * 1024;
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Callers: TLS and proxies as configured.
+    Data,
+    /// Operators: in clear, on loopback or a private network, and with nobody between.
+    Admin,
+}
 
 /// One listener being served.
 pub struct Acceptor {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<GracefulShutdown>,
+    task: JoinHandle<watch::Sender<()>>,
 }
 
 impl Acceptor {
     /// Begins to accept.
-    pub fn start(listener: TcpListener, site: impl Site, header_timeout: Duration) -> Self {
+    pub fn start(kind: Kind, listener: TcpListener, site: impl Site, live: Live) -> Self {
         let (stop, stopped) = oneshot::channel();
-        Self { stop, task: tokio::spawn(accept(listener, site, header_timeout, stopped)) }
+        let door = Door { kind, live, site, gate: Arc::default(), drain: watch::Sender::new(()) };
+        Self { stop, task: tokio::spawn(door.accept(listener, stopped)) }
     }
 
     /// Stops accepting, asks open connections to end, and waits at most `patience` for them.
     pub async fn stop(self, patience: Duration) {
         // The receiver is gone only if the task ended, and then there is nothing to stop.
         let _ = self.stop.send(());
-        if let Ok(connections) = self.task.await {
-            let _ = tokio::time::timeout(patience, connections.shutdown()).await;
+        if let Ok(drain) = self.task.await {
+            let _ = drain.send(());
+            // Each connection has a receiver until it ends.
+            let _ = tokio::time::timeout(patience, drain.closed()).await;
         }
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    site: impl Site,
-    header_timeout: Duration,
-    mut stopped: oneshot::Receiver<()>,
-) -> GracefulShutdown {
-    let connections = GracefulShutdown::new();
-    let builder = builder(header_timeout);
-    loop {
-        let (socket, address) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            _ = &mut stopped => return connections,
+/// What every connection of a listener is given.
+struct Door<S> {
+    kind: Kind,
+    live: Live,
+    site: S,
+    gate: Arc<Gate>,
+    drain: watch::Sender<()>,
+}
+
+impl<S: Site> Door<S> {
+    async fn accept(self, listener: TcpListener, mut stopped: oneshot::Receiver<()>) -> watch::Sender<()> {
+        let http = Arc::new(Http::default());
+        loop {
+            let (socket, address) = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(error = %error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+                _ = &mut stopped => return self.drain,
+            };
+            // One that is not let in is closed here.
+            if let Some((socket, arrival)) = self.let_in(socket, address) {
+                let (site, drain) = (self.site.clone(), self.drain.subscribe());
+                tokio::spawn(connection::serve(socket, arrival, site, Arc::clone(&http), drain));
+            }
+        }
+    }
+
+    /// By the configuration of this moment.
+    fn let_in(&self, socket: TcpStream, address: SocketAddr) -> Option<(TcpStream, Arrival)> {
+        let broker = self.live.now();
+        let (server, metrics) = (&broker.server, broker.metrics.listener.clone());
+        let (address, limits) = (address.ip().to_canonical(), server.into());
+        let (tell, trusted, tls) = match self.kind {
+            Kind::Data => (server.proxies_tell, trusted(server, address), broker.tls.clone()),
+            Kind::Admin => (ProxiesTell::default(), None, None),
         };
-        // Answers are small and wanted now.
-        let _ = socket.set_nodelay(true);
-        let service = served(site.clone(), Peer { address: address.ip(), names: None });
-        let (builder, watcher) = (builder.clone(), connections.watcher());
-        tokio::spawn(async move {
-            // HTTP's own timers begin once it is known which HTTP it is.
-            if !matches!(tokio::time::timeout(header_timeout, version(&socket)).await, Ok(Ok(true))) {
-                return;
-            }
-            let connection = watcher.watch(builder.serve_connection(TokioIo::new(socket), service).into_owned());
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "a client connection ended");
-            }
-        });
+        // A proxy's connections are many callers'.
+        let from = trusted.is_none().then_some(address);
+        let pass = self.gate.enter(from, limits).map_err(Refusal::as_str);
+        let pass = pass.map_err(|reason| metrics.refused(self.name(), reason)).ok()?;
+        let listener = self.name();
+        let patience = server.into();
+        Some((socket, Arrival { listener, address, trusted, tell, tls, patience, limits, pass, metrics }))
     }
-}
 
-/// The site, with every request telling who is at the other end of this connection.
-fn served(
-    site: impl Site,
-    peer: Peer,
-) -> impl Service<http::Request<Incoming>, Response = Response<Answered>, Error = Infallible, Future: Send> {
-    service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        site.clone().answer(request.map(Body::new)).map(Ok)
-    })
-}
-
-/// Waits until the first bytes tell HTTP/2 from HTTP/1. False: the client has gone.
-async fn version(socket: &TcpStream) -> std::io::Result<bool> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let mut seen = [0; PREFACE.len()];
-    loop {
-        let count = socket.peek(&mut seen).await?;
-        if count == 0 || count == PREFACE.len() || !PREFACE.starts_with(&seen[..count]) {
-            return Ok(count > 0);
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Data => "data",
+            Kind::Admin => "admin",
         }
-        // Peeking again would answer at once with the same bytes.
-        tokio::time::sleep(PEEK_PAUSE).await;
     }
 }
 
-fn builder(header_timeout: Duration) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().writev(false).timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(64 * 1024);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .keep_alive_interval(Some(Duration::from_secs(30)));
-    builder
+/// Everybody who may speak for others, if this address may.
+fn trusted(server: &ServerConfig, address: IpAddr) -> Option<Arc<[Cidr]>> {
+    let blocks = &server.trusted_proxies;
+    blocks.iter().any(|block| block.contains(address)).then(|| blocks.as_slice().into())
 }

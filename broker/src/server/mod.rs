@@ -1,16 +1,27 @@
 //! Sockets in, drained sockets out.
 
 pub mod accept;
+mod answer;
+mod asked;
+mod certificates;
 pub mod compress;
+mod connection;
 pub mod drain;
+mod gate;
 pub mod layers;
+mod proxies;
+mod proxy_protocol;
 pub mod routes;
+mod socket;
+mod speak;
 mod state;
+mod watch;
 
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
+use self::accept::{Acceptor, Kind};
 use crate::broker::Live;
 
 /// Both listeners, bound.
@@ -37,11 +48,13 @@ async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, String> {
 
 /// Serves until `stop` resolves, then drains: requests in flight finish, new ones are refused, pools are closed.
 pub async fn serve(live: Live, listeners: Listeners, stop: impl Future<Output = ()>) {
-    let header_timeout = live.now().server.header_timeout;
     let data = layers::Data { live: live.clone(), router: routes::data(&live) };
-    let data = accept::Acceptor::start(listeners.data, data, header_timeout);
+    let data = Acceptor::start(Kind::Data, listeners.data, data, live.clone());
     let admin = layers::Admin { router: routes::admin(&live) };
-    let admin = accept::Acceptor::start(listeners.admin, admin, header_timeout);
-    stop.await;
+    let admin = Acceptor::start(Kind::Admin, listeners.admin, admin, live.clone());
+    tokio::select! {
+        () = stop => {}
+        () = certificates::follow(live.clone()) => {}
+    }
     drain::drain(&live, data, admin).await;
 }

@@ -304,7 +304,7 @@ async fn admitted(
     let (cache, metrics) = tenant.caches.get(cache).ok_or_else(|| Error::UnknownCache(cache.to_owned()))?;
     call.note(|event| event.backend = Some(cache.name().clone()));
     call.admit(tenant, metrics)?;
-    let body = body::read(headers, body, broker.server.max_request_bytes, deadline).await?;
+    let body = body::read(headers, body, &broker.server, deadline).await?;
     Ok(Asked {
         cache: Arc::clone(cache),
         body,

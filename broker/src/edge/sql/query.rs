@@ -65,7 +65,7 @@ async fn answer(
     };
     who.0.may_send_sql()?;
     let asked = Asked::new(broker, call, who, database, headers)?;
-    let body = body::read(headers, body, broker.server.max_request_bytes, asked.deadline).await?;
+    let body = body::read(headers, body, &broker.server, asked.deadline).await?;
     let request: QueryRequest<'_> = serde_json::from_slice(&body).map_err(|error| Error::Invalid(error.to_string()))?;
     let settings = asked.settings(&request.settings)?;
     let read_only = request.read_only || !asked.may_write();

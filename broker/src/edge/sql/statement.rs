@@ -65,7 +65,7 @@ async fn answer(
         call.identify(broker, headers, "statement").await?
     };
     let (asked, named) = find(broker, call, who, path, headers)?;
-    let body = body::read(headers, body, broker.server.max_request_bytes, asked.deadline).await?;
+    let body = body::read(headers, body, &broker.server, asked.deadline).await?;
     let request: StatementRequest<'_> = if body.is_empty() {
         StatementRequest::default()
     } else {

@@ -5,6 +5,7 @@
 mod auth;
 mod forecasts;
 mod lanes;
+mod listener;
 mod pools;
 mod reloads;
 mod requests;
@@ -24,6 +25,7 @@ use prometheus_client::registry::{Metric, Registry};
 pub use auth::{AuthMetrics, FetchMetrics};
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
+pub use listener::ListenerMetrics;
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
 pub use reloads::ReloadMetrics;
 pub use requests::RouteMetrics;
@@ -48,6 +50,8 @@ pub struct Metrics {
     lanes: Arc<lanes::Lanes>,
     /// Who was not let in.
     pub auth: AuthMetrics,
+    /// Connections of clients.
+    pub listener: ListenerMetrics,
     /// How reloads went.
     pub reloads: ReloadMetrics,
 }
@@ -66,8 +70,9 @@ impl Metrics {
         let pools = Arc::new(pools::Pools::register(&mut registry));
         let lanes = Arc::new(lanes::Lanes::register(&mut registry));
         let auth = AuthMetrics::register(&mut registry);
+        let listener = ListenerMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, auth, reloads }
+        Self { registry: Arc::new(registry), requests, pools, lanes, auth, listener, reloads }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
