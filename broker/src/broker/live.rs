@@ -96,8 +96,7 @@ impl Live {
 
     /// Opens every pool's minimum.
     pub async fn warm(&self) {
-        let pools = Pools::only(&self.now(), None);
-        pools.warm().await;
+        self.now().warm().await;
     }
 
     /// Reads the configuration again, and puts a broker made from it in place of the present one; or changes nothing, and says
@@ -123,6 +122,7 @@ impl Live {
         };
         let (made, gone) = (Pools::only(&after, Some(&before)), Pools::only(&before, Some(&after)));
         self.0.current.store(Arc::clone(&after));
+        after.join();
         // From here on every new request has the new one.
         gone.retire();
         replaced.retain(|broker| broker.strong_count() > 0);

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod database;
 pub mod document;
+pub mod fleet;
 mod folder;
 pub mod load;
 pub mod log;
@@ -25,13 +26,14 @@ use serde::Deserialize;
 
 pub use cache::{CacheConfig, SentinelConfig};
 pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
+pub use fleet::FleetConfig;
 pub use load::{load_env_text, load_file, load_text};
 pub use log::LogConfig;
 pub use outline::{Changes, Outline};
 pub use secret::Secret;
 pub use server::ServerConfig;
 pub use statement::NamedStatement;
-pub use tenant::{KeyConfig, LimitsConfig, Scope, TenantConfig};
+pub use tenant::{KeyConfig, LimitsConfig, Scope, Shadow, TenantConfig, policy};
 pub use url::{DatabaseUrl, TlsMode, database_url};
 
 /// The whole configuration.
@@ -46,6 +48,8 @@ pub struct Config {
     pub databases: BTreeMap<String, DatabaseConfig>,
     /// Redis servers by name; the name stands in `/v1/redis/{cache}`.
     pub caches: BTreeMap<String, CacheConfig>,
+    /// Brokers that share limits.
+    pub fleet: FleetConfig,
     /// Who may use what, and how much.
     pub tenants: BTreeMap<String, TenantConfig>,
     /// What was written where, to tell this configuration from another one.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -14,13 +15,13 @@ use tokio::time::Instant;
 use super::auth::{self, Principal};
 use super::error::Error;
 use super::header::{self, Text};
-use super::{guarded, routing};
+use super::{guarded, limits, routing};
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
 use crate::config::LimitsConfig;
 use crate::observe::RouteMetrics;
 use crate::pool::Consistency;
-use crate::tenant::{Admission, Tenant};
+use crate::tenant::{Admission, Permit, Tenant};
 
 /// The largest deadline that is a number to every reader of JSON Schema's `int64`.
 const MAX_TIMEOUT_MS: u64 = i64::MAX as u64;
@@ -35,6 +36,8 @@ pub struct Call {
     db: Duration,
     tenant: Option<Arc<Tenant>>,
     admission: Option<Admission>,
+    /// When it was let in to a database; its time there is charged.
+    admitted: Option<Instant>,
     metrics: Option<RouteMetrics>,
     /// Where it went, if there was a choice: what a later read must be as new as, and whether a replica served it.
     went: Option<(Option<Consistency>, bool)>,
@@ -51,6 +54,7 @@ impl Call {
             db: Duration::ZERO,
             tenant: None,
             admission: None,
+            admitted: None,
             metrics: None,
             went: None,
         }
@@ -88,6 +92,39 @@ impl Call {
         Ok(())
     }
 
+    /// It goes to a database, whose time is charged.
+    pub fn to_database(&mut self) {
+        self.admitted = Some(Instant::now());
+    }
+
+    /// Asks the limit on event streams.
+    pub fn admit_listener(&mut self, tenant: &Tenant) -> Result<Permit, Error> {
+        let mut unseen = Vec::new();
+        let shadows = self.admission.as_mut().map_or(&mut unseen, |admission| &mut admission.shadows);
+        Ok(tenant.counted.admit_listener(shadows)?)
+    }
+
+    /// Notes rows that count against a quota.
+    pub fn used_rows(&mut self, count: impl FnOnce() -> u64) {
+        if let Some(admission) = &mut self.admission {
+            admission.used_rows(count);
+        }
+    }
+
+    /// The answer goes on as a stream that reads these rows.
+    pub fn streams(&mut self, rows: &Arc<AtomicU64>) {
+        if let Some(admission) = &mut self.admission {
+            admission.streams(Arc::clone(rows));
+        }
+    }
+
+    /// It ran in a database, and has no result to tell how long: as long as it was here, at most.
+    pub fn ran_in_vain(&mut self) {
+        if let (Some(admitted), Some(admission)) = (self.admitted, &mut self.admission) {
+            admission.used_database(admitted.elapsed());
+        }
+    }
+
     /// Whose it is, once that is known.
     pub fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_deref()
@@ -104,6 +141,9 @@ impl Call {
     pub fn spent(&mut self, queue: Duration, db: Duration) {
         self.queue = queue;
         self.db = db;
+        if let (Some(admission), true) = (&mut self.admission, self.admitted.is_some()) {
+            admission.used_database(db);
+        }
     }
 
     /// Notes where it went, of several servers.
@@ -122,18 +162,17 @@ impl Call {
         }
         let headers = response.headers_mut();
         headers.insert(&header::SERVER_TIMING, self.server_timing());
-        if let Some(policy) = self.tenant.as_ref().and_then(|tenant| tenant.policy_header.as_deref()) {
-            let policy = HeaderValue::from_str(policy).expect("numbers and words of our own are header text");
-            headers.insert(&header::RATE_LIMIT_POLICY, policy);
-        }
-        if let Some(rate) = self.admission.as_ref().and_then(|admission| admission.rate) {
-            let left = Text::EMPTY.text("\"requests\";r=").number(rate.remaining.into());
-            headers.insert(&header::RATE_LIMIT, left.text(";t=").number(rate.reset_s).value());
+        if let Some(tenant) = &self.tenant {
+            limits::tell(headers, tenant, self.admission.as_ref());
         }
         if let Some((written, by_replica)) = self.went {
             routing::tell(headers, written, by_replica);
         }
-        guarded::until_sent(response, self.admission)
+        guarded::until_sent_counted(response, self.admission, |admission, bytes| {
+            if let Some(admission) = admission {
+                admission.sent(bytes);
+            }
+        })
     }
 
     fn server_timing(&self) -> HeaderValue {

@@ -43,6 +43,7 @@ pub async fn batch(
     match answer(&broker, &mut call, &database, &headers, body).await {
         Ok(answer) => {
             call.spent(answer.queue, answer.db);
+            call.used_rows(|| answer.rows());
             call.finish(([(CONTENT_TYPE, "application/json")], written(&answer)).into_response(), None)
         }
         Err(error) => problem::finish(call, &error),

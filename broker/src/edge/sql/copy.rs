@@ -95,6 +95,7 @@ async fn load(
         }
     };
     call.spent(loaded.queue, loaded.db);
+    call.used_rows(|| loaded.response.rows);
     Ok(loaded.response)
 }
 
@@ -138,6 +139,7 @@ async fn unload(
     let unit = unit(&asked, &sql, CopyDirection::Out, &settings)?.lasting(&timeout_ms);
     let stream = asked.streaming(&unit, None, None).open().await.map_err(unnumbered)?;
     call.spent(stream.queue, stream.db);
+    call.streams(&stream.rows);
     let content_type = match (stream.is_binary, unit.statements[0].mentions_csv()) {
         (true, _) => "application/octet-stream",
         (false, true) => "text/csv; charset=utf-8",

@@ -56,6 +56,7 @@ impl<'b> Asked<'b> {
         let at_least = consistency(headers)?;
         let lanes = lanes(headers)? && principal.tenant.lanes;
         call.admit(&principal.tenant, &metrics)?;
+        call.to_database();
         if headers.contains_key(&header::IDEMPOTENCY_KEY) {
             // To take the header and not keep its promise would be worse than to refuse.
             return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
@@ -76,6 +77,11 @@ impl<'b> Asked<'b> {
         &self.broker.habits[self.database.name()]
     }
 
+    /// The lower of the request's ceiling and the tenant's.
+    fn most_rows(&self, asked: Option<u64>) -> Option<u64> {
+        asked.into_iter().chain(self.tenant().limits.max_rows).min()
+    }
+
     /// Errors: a setting that the tenant may not set.
     fn check_settings(&self, settings: &BTreeMap<String, String>) -> Result<(), Error> {
         match settings.keys().find(|name| !self.tenant().allows_setting(name)) {
@@ -84,8 +90,9 @@ impl<'b> Asked<'b> {
         }
     }
 
-    /// Notes where the request went, where there is a choice of servers.
+    /// Notes what was used, and where the request went, where there is a choice of servers.
     fn tell(&self, call: &mut Call, answer: &Answer) {
+        call.used_rows(|| answer.rows());
         if self.database.is_replicated() {
             call.went(answer.written, answer.by_replica);
         }
@@ -102,7 +109,7 @@ impl<'b> Asked<'b> {
             deadline: self.deadline,
             at_least: self.at_least,
             lanes: self.lanes,
-            limits: Limits { max_bytes, max_rows },
+            limits: Limits { max_bytes, max_rows: self.most_rows(max_rows) },
             caller: &self.caller,
             metrics: &self.metrics,
             habits: self.habits(),
@@ -119,7 +126,7 @@ impl<'b> Asked<'b> {
             deadline: self.deadline,
             over_by: Deadline::after(self.tenant().limits.stream_timeout),
             max_row_bytes: self.tenant().limits.max_result_bytes,
-            max_rows,
+            max_rows: self.most_rows(max_rows),
             reader_timeout: self.broker.server.reader_timeout,
             caller: &self.caller,
             metrics: &self.metrics,

@@ -96,6 +96,7 @@ pub async fn one<'a>(
         Box::pin(asked.streaming(&unit, Some(format), max_rows).open()).await.map_err(unnumbered)?
     };
     call.spent(stream.queue, stream.db);
+    call.streams(&stream.rows);
     let content_type = match format {
         LineFormat::Ndjson => media_type::NDJSON,
         LineFormat::Csv => "text/csv; charset=utf-8; header=present",

@@ -129,6 +129,7 @@ async fn get_answer(
     let unit = Unit::one(statement, Expect::default(), true, &settings, false)?;
     let answer = asked.run(&unit, &[], None).go().await.map_err(unnumbered)?;
     call.spent(answer.queue, answer.db);
+    call.used_rows(|| answer.rows());
     let body = answer.results.into_iter().next().unwrap_or_default();
     let etag = etag(&body);
     let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());

@@ -4,6 +4,7 @@
 
 mod forecasts;
 mod lanes;
+mod limits;
 mod pools;
 mod reloads;
 mod requests;
@@ -20,8 +21,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::base::TenantId;
+
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
+pub use limits::{FleetMetrics, LimitMetrics};
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
 pub use reloads::ReloadMetrics;
 pub use requests::RouteMetrics;
@@ -44,6 +48,7 @@ pub struct Metrics {
     requests: requests::Requests,
     pools: Arc<pools::Pools>,
     lanes: Arc<lanes::Lanes>,
+    limits: limits::Limits,
     /// How reloads went.
     pub reloads: ReloadMetrics,
 }
@@ -61,8 +66,9 @@ impl Metrics {
         let requests = requests::Requests::register(&mut registry);
         let pools = Arc::new(pools::Pools::register(&mut registry));
         let lanes = Arc::new(lanes::Lanes::register(&mut registry));
+        let limits = limits::Limits::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, reloads }
+        Self { registry: Arc::new(registry), requests, pools, lanes, limits, reloads }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
@@ -78,6 +84,16 @@ impl Metrics {
     /// The handles for one backend's lanes, looked up once.
     pub fn lanes(&self, backend: &str) -> LaneMetrics {
         LaneMetrics::new(&self.lanes, backend)
+    }
+
+    /// The counts of one tenant's limit.
+    pub fn limit(&self, tenant: &TenantId, policy: &'static str) -> LimitMetrics {
+        self.limits.of(tenant, policy)
+    }
+
+    /// How brokers share limits.
+    pub fn fleet(&self) -> FleetMetrics {
+        self.limits.fleet()
     }
 
     /// Everything in the `OpenMetrics` text format.
