@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::base::hex::sha256_from_hex;
 
 use super::{
-    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig, Shadow, TenantConfig, cache,
-    database_url, fleet, policy, setting, statement,
+    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig, Shadow, TenantConfig,
+    cache, database_url, fleet, policy, setting, statement,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);

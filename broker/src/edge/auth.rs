@@ -128,7 +128,15 @@ mod tests {
 
     #[test]
     fn a_key_for_named_statements_sends_no_sql_of_its_own() {
-        let tenant = Tenant::new("acme", &TenantConfig::default(), &BTreeMap::new(), &BTreeMap::new(), None, &Metrics::new(), None);
+        let tenant = Tenant::new(
+            "acme",
+            &TenantConfig::default(),
+            &BTreeMap::new(),
+            &BTreeMap::new(),
+            None,
+            &Metrics::new(),
+            None,
+        );
         let any = Principal {
             tenant: Arc::new(tenant),
             key: KeyId::new("k"),

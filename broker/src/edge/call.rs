@@ -36,8 +36,6 @@ pub struct Call {
     db: Duration,
     tenant: Option<Arc<Tenant>>,
     admission: Option<Admission>,
-    /// When it was let in to a database; its time there is charged.
-    admitted: Option<Instant>,
     metrics: Option<RouteMetrics>,
     /// Where it went, if there was a choice: what a later read must be as new as, and whether a replica served it.
     went: Option<(Option<Consistency>, bool)>,
@@ -54,7 +52,6 @@ impl Call {
             db: Duration::ZERO,
             tenant: None,
             admission: None,
-            admitted: None,
             metrics: None,
             went: None,
         }
@@ -92,9 +89,11 @@ impl Call {
         Ok(())
     }
 
-    /// It goes to a database, whose time is charged.
+    /// It goes to a database, whose time is charged: until it is told, until it has failed, or until the caller leaves.
     pub fn to_database(&mut self) {
-        self.admitted = Some(Instant::now());
+        if let Some(admission) = &mut self.admission {
+            admission.to_database();
+        }
     }
 
     /// Asks the limit on event streams.
@@ -118,10 +117,10 @@ impl Call {
         }
     }
 
-    /// It ran in a database, and has no result to tell how long: as long as it was here, at most.
+    /// It ran in a database, and has no result to tell how long: since it was sent there, at most.
     pub fn ran_in_vain(&mut self) {
-        if let (Some(admitted), Some(admission)) = (self.admitted, &mut self.admission) {
-            admission.used_database(admitted.elapsed());
+        if let Some(admission) = &mut self.admission {
+            admission.used_database_until_now();
         }
     }
 
@@ -141,7 +140,7 @@ impl Call {
     pub fn spent(&mut self, queue: Duration, db: Duration) {
         self.queue = queue;
         self.db = db;
-        if let (Some(admission), true) = (&mut self.admission, self.admitted.is_some()) {
+        if let Some(admission) = &mut self.admission {
             admission.used_database(db);
         }
     }
@@ -152,7 +151,11 @@ impl Call {
     }
 
     /// Counts the request, and puts the headers on its answer. `code` is the problem's, if it is one.
-    pub fn finish(self, mut response: Response, code: Option<&'static str>) -> Response {
+    pub fn finish(mut self, mut response: Response, code: Option<&'static str>) -> Response {
+        if let Some(admission) = &mut self.admission {
+            // Where nothing was told, nothing ran.
+            admission.used_database(Duration::ZERO);
+        }
         if let Some(metrics) = &self.metrics {
             metrics.seconds.observe(self.start.elapsed().as_secs_f64());
             match code {

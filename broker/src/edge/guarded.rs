@@ -29,7 +29,11 @@ pub fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Re
 }
 
 /// The same, and tells the guard of each piece how many bytes it has.
-pub fn until_sent_counted<G: Send + Unpin + 'static>(response: Response, guard: G, sent: fn(&mut G, usize)) -> Response {
+pub fn until_sent_counted<G: Send + Unpin + 'static>(
+    response: Response,
+    guard: G,
+    sent: fn(&mut G, usize),
+) -> Response {
     response.map(|body| Body::new(Guarded { body, ended: false, guard, sent }))
 }
 

@@ -4,6 +4,6 @@ pub mod metrics;
 pub mod telemetry;
 
 pub use metrics::{
-    ActiveGuard, EndpointMetrics, FleetMetrics, ForecastReading, LaneMetrics, LimitMetrics, Metrics, Named, OffLane, PoolMetrics, PoolReading,
-    ReloadMetrics, RouteMetrics,
+    ActiveGuard, EndpointMetrics, FleetMetrics, ForecastReading, LaneMetrics, LimitMetrics, Metrics, Named, OffLane,
+    PoolMetrics, PoolReading, ReloadMetrics, RouteMetrics,
 };

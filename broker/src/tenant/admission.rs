@@ -23,6 +23,8 @@ pub struct Admission {
 pub struct Meter {
     limits: Arc<Limits>,
     usage: Usage,
+    /// Since when it is with a database, until it is known how long.
+    asked: Option<Instant>,
     /// A stream: its rows as they are read, and when it began.
     stream: Option<(Arc<AtomicU64>, Instant)>,
 }
@@ -30,12 +32,22 @@ pub struct Meter {
 impl Meter {
     /// Nothing is used yet.
     pub fn new(limits: Arc<Limits>) -> Self {
-        Self { limits, usage: Usage::default(), stream: None }
+        Self { limits, usage: Usage::default(), asked: None, stream: None }
+    }
+}
+
+impl Meter {
+    fn used_until_now(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.usage.database += asked.elapsed();
+        }
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
+        // Its caller has left: what runs is cancelled, and was run until now.
+        self.used_until_now();
         if let Some((rows, began)) = self.stream.take() {
             self.usage.rows += rows.load(Ordering::Acquire);
             self.usage.database += began.elapsed();
@@ -62,10 +74,26 @@ impl Admission {
         }
     }
 
-    /// Notes time with a database.
-    pub fn used_database(&mut self, time: Duration) {
+    /// It goes to a database.
+    pub fn to_database(&mut self) {
         if let Some(meter) = &mut self.meter {
+            meter.asked = Some(Instant::now());
+        }
+    }
+
+    /// It was there for so long; nothing where it was not.
+    pub fn used_database(&mut self, time: Duration) {
+        if let Some(meter) = &mut self.meter
+            && meter.asked.take().is_some()
+        {
             meter.usage.database += time;
+        }
+    }
+
+    /// It was there until now, and nobody knows for how long of that: at most all of it.
+    pub fn used_database_until_now(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.used_until_now();
         }
     }
 

@@ -254,7 +254,8 @@ impl<C: Fn(&'static str) -> LimitMetrics> Making<'_, C> {
     }
 
     fn window(&self, name: &'static str, terms: rate::Terms) -> Window {
-        let old = self.before.and_then(|before| before.windows.iter().find(|old| old.name == name)).map(|old| &old.limit);
+        let old =
+            self.before.and_then(|before| before.windows.iter().find(|old| old.name == name)).map(|old| &old.limit);
         let Some(fleet) = self.fleet else {
             return Window::Own(match old {
                 Some(Window::Own(rate)) if rate.terms() == terms => rate.clone(),

@@ -19,7 +19,12 @@ pub type Shadows = Vec<&'static str>;
 
 impl<L> Named<L> {
     /// A limit of one tenant.
-    pub fn new(name: &'static str, limit: L, config: &LimitsConfig, counts: &impl Fn(&'static str) -> LimitMetrics) -> Self {
+    pub fn new(
+        name: &'static str,
+        limit: L,
+        config: &LimitsConfig,
+        counts: &impl Fn(&'static str) -> LimitMetrics,
+    ) -> Self {
         Self { name, limit, shadow: config.shadow.covers(name), counts: counts(name) }
     }
 

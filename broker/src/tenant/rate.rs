@@ -88,7 +88,8 @@ impl Rate {
         let interval = (terms.window / terms.requests.get()).max(Duration::from_nanos(1));
         let quota = Quota::with_period(interval).expect("is not zero").allow_burst(terms.burst);
         let state = State::default();
-        let limiter: RateLimiter<_, _, _, NoOpMiddleware<Duration>> = RateLimiter::new(quota, state.clone(), Since(Instant::now()));
+        let limiter: RateLimiter<_, _, _, NoOpMiddleware<Duration>> =
+            RateLimiter::new(quota, state.clone(), Since(Instant::now()));
         Self { limiter: Arc::new(limiter.with_middleware()), state, interval, terms }
     }
 
@@ -117,8 +118,8 @@ impl Rate {
     /// Gives back what was taken for a request that another limit refused.
     pub fn give_back(&self) {
         let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
-        // Not to 0, which would mean that nothing was ever taken; below the present moment all is the same.
-        let given = |state: u64| Some(state.saturating_sub(interval).max(1));
+        // Below the present moment all is the same.
+        let given = |state: u64| Some(state.saturating_sub(interval));
         let _ = self.state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, given);
     }
 

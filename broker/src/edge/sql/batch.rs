@@ -74,6 +74,7 @@ async fn answer(
         statements.push(read(statement, format, &broker.readings).map_err(|error| numbered(error, index))?);
     }
     let read_only = !asked.may_write();
+    call.to_database();
     match request.transaction {
         Some(begin) => {
             let begin = Transaction { read_only: begin.read_only || read_only, ..begin };

@@ -86,6 +86,7 @@ async fn load(
         caller: &asked.caller,
         metrics: &asked.metrics,
     };
+    call.to_database();
     let mut upload = Upload(encoding::decoded(headers, body)?);
     let loaded = match copy.go(&mut upload).await {
         Ok(loaded) => loaded,
@@ -137,6 +138,7 @@ async fn unload(
     let sql = sql(address)?;
     let (settings, timeout_ms) = (BTreeMap::new(), asked.stream_timeout_ms());
     let unit = unit(&asked, &sql, CopyDirection::Out, &settings)?.lasting(&timeout_ms);
+    call.to_database();
     let stream = asked.streaming(&unit, None, None).open().await.map_err(unnumbered)?;
     call.spent(stream.queue, stream.db);
     call.streams(&stream.rows);

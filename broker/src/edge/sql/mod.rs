@@ -56,7 +56,6 @@ impl<'b> Asked<'b> {
         let at_least = consistency(headers)?;
         let lanes = lanes(headers)? && principal.tenant.lanes;
         call.admit(&principal.tenant, &metrics)?;
-        call.to_database();
         if headers.contains_key(&header::IDEMPOTENCY_KEY) {
             // To take the header and not keep its promise would be worse than to refuse.
             return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));

@@ -83,6 +83,7 @@ pub async fn one<'a>(
     format: Option<LineFormat>,
     max_rows: Option<u64>,
 ) -> Result<Response, Error> {
+    call.to_database();
     let Some(format) = format else {
         let answer = asked.run(&unit, &[], max_rows).go().await.map_err(unnumbered)?;
         call.spent(answer.queue, answer.db);

@@ -127,6 +127,7 @@ async fn get_answer(
         Statement::new(&named.sql, address_params(named, values.unwrap_or_default())?, None, shape, &broker.readings)?;
     let settings = BTreeMap::new();
     let unit = Unit::one(statement, Expect::default(), true, &settings, false)?;
+    call.to_database();
     let answer = asked.run(&unit, &[], None).go().await.map_err(unnumbered)?;
     call.spent(answer.queue, answer.db);
     call.used_rows(|| answer.rows());

@@ -1,7 +1,7 @@
 //! What limits decide, and how brokers share them.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -37,7 +37,11 @@ impl Limits {
             decisions: family(r, "limit_decisions", decisions),
             fleet: FleetMetrics {
                 brokers: family(r, "fleet_brokers", "Live brokers that share limits, as last told by Redis"),
-                reachable: family(r, "fleet_reachable", "1 while limits are shared, 0 while each broker keeps to its part"),
+                reachable: family(
+                    r,
+                    "fleet_reachable",
+                    "1 while limits are shared, 0 while each broker keeps to its part",
+                ),
                 awake: family(r, "fleet_active_limits", "Shared limits in use now, which leases are fetched for"),
                 asks: family(r, "fleet_asks", "Leases asked of Redis: ok, late (it did nothing), failed"),
             },

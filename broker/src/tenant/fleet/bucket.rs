@@ -230,7 +230,8 @@ impl Leased for Bucket {
         let own = std::mem::take(&mut pace.self_granted).min(part(self.terms.burst, moment.live));
         if spent == 0 && give == 0 && want == 0 && own == 0 {
             // What is left there is news too, while it is used and once before it sleeps.
-            let is_news = if is_idle { !pace.refreshed } else { pace.demand > 0.0 && moment.now - pace.asked >= SELDOM };
+            let is_news =
+                if is_idle { !pace.refreshed } else { pace.demand > 0.0 && moment.now - pace.asked >= SELDOM };
             if !is_news {
                 return None;
             }
@@ -255,7 +256,11 @@ impl Leased for Bucket {
         pace.refreshed = moment.now - pace.used > IDLE;
     }
 
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of a limit, bounded by its burst")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "counts of a limit, bounded by its burst"
+    )]
     fn alone(&self, moment: &Moment) {
         let mut pace = self.pace();
         // What was told of and not answered to is told again; it was charged twice at worst.
@@ -293,118 +298,4 @@ impl Leased for Bucket {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use tokio::time::advance;
-
-    use super::*;
-    use crate::base::BackendName;
-    use crate::config::{FleetConfig, load_text};
-    use crate::observe::Metrics;
-    use crate::pool::Cache;
-
-    const ROUND: Duration = Duration::from_millis(50);
-
-    fn fleet() -> Arc<Fleet> {
-        let config = load_text("[caches.main]\nurl = \"redis://127.0.0.1:1\"", BTreeMap::new());
-        let config = &config.expect("is good").caches["main"];
-        let metrics = Metrics::new();
-        let cache = Cache::new(BackendName::new("main"), config, &metrics.pool("main")).expect("is good");
-        Fleet::new(&FleetConfig { brokers: 3, ..FleetConfig::default() }, &cache, "me", metrics.fleet())
-    }
-
-    fn bucket(per_second: u32, burst: i64) -> Arc<Bucket> {
-        let terms = Terms { per_second: per_second.into(), burst, debt: burst, window: Duration::from_secs(1) };
-        Bucket::new(terms, &fleet(), "acme", "requests")
-    }
-
-    fn moment() -> Moment {
-        Moment { now: Instant::now(), unix: 0, live: 3, me: "me".into(), ending: false }
-    }
-
-    /// Spent, wanted and given back.
-    fn asked(bucket: &Bucket) -> Option<[i64; 3]> {
-        let ask = bucket.ask(&moment())?;
-        Some([3, 4, 5].map(|index| ask.args[index].parse().expect("a number")))
-    }
-
-    fn admitted(bucket: &Arc<Bucket>, offered: u32) -> u32 {
-        (0..offered).map(|_| u32::from(bucket.take().is_ok())).sum()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_broker_that_starts_serves_its_part_of_the_burst_at_once_and_pays_for_it() {
-        let bucket = bucket(300, 300);
-        assert_eq!(admitted(&bucket, 150), 100);
-        advance(ROUND).await;
-        let [spent, want, give] = asked(&bucket).expect("it has something to tell");
-        assert_eq!((spent, give), (100, 0));
-        assert_eq!(want, 45, "what the rate gives in the time of a lease, whatever is offered");
-        bucket.answered(&moment(), [45, 30]);
-        assert_eq!(admitted(&bucket, 100), 45 + 10, "the lease, and a third of what is left");
-        assert!(bucket.take().expect_err("nothing is left") >= Duration::from_millis(3));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_used_is_given_back_and_an_idle_limit_asks_no_more() {
-        let bucket = bucket(300, 300);
-        admitted(&bucket, 20);
-        advance(ROUND).await;
-        asked(&bucket).expect("asks");
-        bucket.answered(&moment(), [45, 200]);
-        let mut given = 0;
-        for _ in 0..60 {
-            advance(ROUND).await;
-            if let Some([_, _, give]) = asked(&bucket) {
-                given += give;
-                bucket.answered(&moment(), [0, 200]);
-            }
-        }
-        assert_eq!(given, 45);
-        assert!(bucket.rests(&moment()));
-        assert_eq!(asked(&bucket), None);
-        bucket.take().expect("a part of what is left");
-        assert!(!bucket.rests(&moment()), "it is used again");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn alone_it_takes_its_part_and_no_more() {
-        let bucket = bucket(300, 300);
-        let mut total = admitted(&bucket, 300);
-        for _ in 0..200 {
-            advance(ROUND).await;
-            bucket.alone(&moment());
-            total += admitted(&bucket, 50);
-        }
-        assert!((1095..=1101).contains(&total), "a third of the burst, and of ten seconds: {total}");
-        // Back again: what Redis has gathered meanwhile is taken off there, a third of the burst at most.
-        let [spent, _, _] = asked(&bucket).expect("it has something to tell");
-        assert_eq!(spent, 100);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn alone_and_idle_it_saves_up_its_part_of_the_burst() {
-        let bucket = bucket(3, 300);
-        for _ in 0..10 {
-            advance(Duration::from_secs(100)).await;
-            bucket.alone(&moment());
-        }
-        assert_eq!(admitted(&bucket, 500), 100);
-        assert!(bucket.rests(&moment()) || asked(&bucket).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_charged_afterwards_is_told_and_bounded() {
-        let bucket = bucket(1000, 1000);
-        bucket.look().expect("nothing is used");
-        bucket.charge(600);
-        assert!(bucket.look().is_err(), "its part is used up until it is known what the others have left");
-        bucket.charge(1_000_000);
-        advance(ROUND).await;
-        let [spent, _, _] = asked(&bucket).expect("it has something to tell");
-        assert_eq!(spent, 1000, "no more may be owed");
-        bucket.answered(&moment(), [0, -1000]);
-        assert_eq!(bucket.look(), Err(Duration::from_millis(1001)), "when it is paid");
-    }
-}
+mod tests;

@@ -170,7 +170,8 @@ pub fn read(replies: Replies) -> Result<Vec<Told>, NotResp> {
 fn of_value(value: Value) -> Result<Told, NotResp> {
     match value {
         Value::Array(values) => {
-            let numbers: Vec<i64> = values.iter().filter_map(|v| if let Value::Int(n) = v { Some(*n) } else { None }).collect();
+            let numbers: Vec<i64> =
+                values.iter().filter_map(|v| if let Value::Int(n) = v { Some(*n) } else { None }).collect();
             numbers.try_into().map(Told::Numbers).map_err(|_| NotResp)
         }
         Value::BulkString(text) => String::from_utf8(text).map(Told::Text).map_err(|_| NotResp),
@@ -212,7 +213,9 @@ mod tests {
 
     #[test]
     fn answers_are_read_as_they_come_over_the_wire() {
-        let wire = Replies::Wire((&b"*4\r\n:1\r\n:1700000000000000\r\n:45\r\n:-3\r\n$3\r\nabc\r\n-NOSCRIPT No matching\r\n"[..]).into());
+        let wire = Replies::Wire(
+            (&b"*4\r\n:1\r\n:1700000000000000\r\n:45\r\n:-3\r\n$3\r\nabc\r\n-NOSCRIPT No matching\r\n"[..]).into(),
+        );
         let told = read(wire).expect("is RESP");
         let refused = Told::Refused("NOSCRIPT No matching".to_owned());
         assert_eq!(told, [Told::Numbers([1, 1_700_000_000_000_000, 45, -3]), Told::Text("abc".to_owned()), refused]);

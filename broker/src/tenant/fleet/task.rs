@@ -82,7 +82,13 @@ pub(super) async fn run(fleet: Weak<Fleet>, wake: Arc<Notify>, ending: Cancellat
 impl Link {
     async fn round(&mut self, fleet: &Fleet, awake: &mut Vec<Arc<dyn Leased>>, ending: bool) {
         let me: Arc<str> = fleet.me.as_str().into();
-        let moment = |fleet: &Fleet| Moment { now: Instant::now(), unix: unix_now(), live: fleet.live(), me: Arc::clone(&me), ending };
+        let moment = |fleet: &Fleet| Moment {
+            now: Instant::now(),
+            unix: unix_now(),
+            live: fleet.live(),
+            me: Arc::clone(&me),
+            ending,
+        };
         let now = Instant::now();
         let tries = self.is_up || ending || self.retry.is_none_or(|retry| now >= retry);
         let exchanged = if tries { self.exchange(fleet, awake, &moment(fleet)).await } else { Ok(false) };
@@ -169,7 +175,8 @@ impl Link {
         };
         let commands: Vec<_> = texts.iter().map(|text| load(text)).collect();
         let told = send(fleet, &commands).await?;
-        let hashes: Vec<String> = told.into_iter().filter_map(|told| if let Told::Text(hash) = told { Some(hash) } else { None }).collect();
+        let hashes: Vec<String> =
+            told.into_iter().filter_map(|told| if let Told::Text(hash) = told { Some(hash) } else { None }).collect();
         if hashes.len() != Script::ALL.len() {
             return Err(Away::Failed("it does not take scripts".to_owned()));
         }
@@ -212,7 +219,8 @@ impl Link {
 
 async fn send(fleet: &Fleet, commands: &[Args<'_>]) -> Result<Vec<Told>, Away> {
     let sent = fleet.cache.run_all(commands, MOST_BYTES, Deadline::after(PATIENCE)).await;
-    let told = sent.map_err(|error| error.to_string()).and_then(|replies| read(replies).map_err(|error| error.to_string()));
+    let told =
+        sent.map_err(|error| error.to_string()).and_then(|replies| read(replies).map_err(|error| error.to_string()));
     let told = told.inspect_err(|_| fleet.metrics.asked("failed", commands.len() as u64)).map_err(Away::Failed)?;
     if told.len() == commands.len() { Ok(told) } else { Err(Away::Failed("it answers too little".to_owned())) }
 }

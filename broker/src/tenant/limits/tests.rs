@@ -17,6 +17,7 @@ fn used(limits: &Arc<Limits>, rows: u64, bytes: usize, database: Duration) {
     let mut admission = limits.admit().expect("is let in");
     admission.used_rows(|| rows);
     admission.sent(bytes);
+    admission.to_database();
     admission.used_database(database);
 }
 
@@ -74,7 +75,9 @@ async fn quotas_are_charged_with_what_was_used_and_outlive_a_reload() {
     used(&before, 60, 500, Duration::from_secs(1));
     let error = before.admit().err().expect("120 rows are more than 100");
     assert_eq!(error.policy(), "rows-per-day");
-    assert!(matches!(error, AdmissionError::QuotaExhausted { limit: 100, retry_after, .. } if retry_after <= Duration::from_hours(24)));
+    assert!(
+        matches!(error, AdmissionError::QuotaExhausted { limit: 100, retry_after, .. } if retry_after <= Duration::from_hours(24))
+    );
     let raised = LimitsConfig { rows_per_day: Some(1000), ..config.clone() };
     let after = limits(&raised, Some(&before));
     assert_eq!(remaining(&after, "rows-per-day"), 880);
@@ -115,7 +118,11 @@ async fn limits_in_shadow_are_counted_and_refuse_nothing() {
     let told: Vec<_> = (0..3).map(|_| limits.admit().expect("is let in")).map(|a| a.shadows.clone()).collect();
     assert_eq!(told, [vec![], vec![], vec!["requests"]]);
     assert_eq!(limits.admit().err().map(|error| error.policy()), Some("requests-per-minute"), "that one is enforced");
-    assert_eq!(limits.left().map(|(name, _)| name).collect::<Vec<_>>(), ["requests-per-minute"], "callers hear of that alone");
+    assert_eq!(
+        limits.left().map(|(name, _)| name).collect::<Vec<_>>(),
+        ["requests-per-minute"],
+        "callers hear of that alone"
+    );
     advance(Duration::from_mins(1)).await;
     let held = [limits.admit(), limits.admit()].map(|admitted| admitted.expect("is let in"));
     assert_eq!(held[1].shadows, ["in-flight"]);
