@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use hearth_broker::cli::dev::machine::signal;
-use hearth_tests::redis::redis_cli;
+use hearth_tests::redis::{RedisCluster, redis_cli};
 use hearth_tests::{Answer, Ground, Key, Served, eventually, knob, permille};
 use serde_json::json;
 use tokio::time::{Instant, interval, sleep};
@@ -19,28 +19,34 @@ const TICK: Duration = Duration::from_millis(10);
 /// Brokers with one tenant, over one Redis.
 struct Brokers {
     ground: Ground,
-    brokers: Vec<Served>,
+    all: Vec<Served>,
     key: Key,
     http: reqwest::Client,
 }
 
 impl Brokers {
     async fn start(count: usize, limits: &str) -> Self {
-        let (ground, key) = (Ground::start(&[]).await, Key::new());
-        let config = config(&ground, &key, limits);
-        let mut brokers = Vec::new();
+        let ground = Ground::start(&[]).await;
+        let cache = own_cache(&ground);
+        Self::over(ground, &cache, count, limits).await
+    }
+
+    async fn over(ground: Ground, cache: &str, count: usize, limits: &str) -> Self {
+        let key = Key::new();
+        let config = config(&ground, cache, &key, limits);
+        let mut all = Vec::new();
         for name in &["one", "two", "three"][..count] {
-            brokers.push(Served::start(&ground, name, &config).await);
+            all.push(Served::start(&ground, name, &config).await);
         }
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        let this = Self { ground, brokers, key, http };
+        let this = Self { ground, all, key, http };
         eventually("all know of each other", async || this.know(count).await).await;
         this
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "two or three")]
     async fn know(&self, count: usize) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "two or three")]
-        let told = join_all(self.brokers.iter().map(|broker| broker.metric("hearth_fleet_brokers"))).await;
+        let told = join_all(self.all.iter().map(|broker| broker.metric("hearth_fleet_brokers"))).await;
         told.iter().all(|known| (known - count as f64).abs() < 0.5)
     }
 
@@ -54,7 +60,7 @@ impl Brokers {
     }
 
     async fn post(&self, broker: usize, body: String) -> Answer {
-        let request = self.http.post(format!("{}/v1/db/app/query", self.brokers[broker].url));
+        let request = self.http.post(format!("{}/v1/db/app/query", self.all[broker].url));
         Answer::read(request.bearer_auth(&self.key.token).body(body).send().await.expect("is answered")).await
     }
 
@@ -101,12 +107,16 @@ impl Brokers {
     }
 }
 
-fn config(ground: &Ground, key: &Key, limits: &str) -> String {
+fn own_cache(ground: &Ground) -> String {
+    format!("url = \"redis://127.0.0.1:{}\"\npassword = \"{}\"\n", ground.redis.port, ground.redis.password)
+}
+
+fn config(ground: &Ground, cache: &str, key: &Key, limits: &str) -> String {
     format!(
         "[databases.app]\nurl = \"postgres://app@localhost:{}/app?sslmode=disable\"\npassword = \"hidden-password\"\n\
-         pool = {{ min = 1, max = 16 }}\n[caches.fleet]\nurl = \"redis://127.0.0.1:{}\"\npassword = \"{}\"\n\
-         [fleet]\ncache = \"fleet\"\n[tenants.acme]\ndatabases = [\"app\"]\nkeys = [{}]\nlimits = {{ {limits} }}\n",
-        ground.postgres.port, ground.redis.port, ground.redis.password, key.entry
+         pool = {{ min = 1, max = 16 }}\n[caches.fleet]\n{cache}[fleet]\ncache = \"fleet\"\n\
+         [tenants.acme]\ndatabases = [\"app\"]\nkeys = [{}]\nlimits = {{ {limits} }}\n",
+        ground.postgres.port, key.entry
     )
 }
 
@@ -141,9 +151,9 @@ impl Seen {
     #[track_caller]
     fn assert_rate(&self, what: &str, rate: u64, seconds: u64, percent: u64) {
         let (admitted, wanted) = (self.admitted(), rate * seconds);
-        println!(
+        eprintln!(
             "{what}: {admitted} in {seconds} s, {wanted} wanted ({:+.1} %), by broker {:?}, p99 {:.1} ms",
-            permilles(admitted, wanted),
+            off_by(admitted, wanted),
             self.by_broker.lock().unwrap_or_else(PoisonError::into_inner),
             self.p99().as_secs_f64() * 1e3
         );
@@ -152,7 +162,7 @@ impl Seen {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a test")]
-fn permilles(of: u64, wanted: u64) -> f64 {
+fn off_by(of: u64, wanted: u64) -> f64 {
     of as f64 * 100.0 / wanted as f64 - 100.0
 }
 
@@ -185,7 +195,7 @@ async fn without_redis_each_keeps_to_its_part_and_nobody_waits_and_with_it_they_
     // Whoever waited for Redis would have waited until it was given up.
     let most = before.p99() * 2 + Duration::from_millis(40);
     assert!(during.p99() < most, "{:?}, and {:?} before", during.p99(), before.p99());
-    let shared = async || brokers.brokers[0].metric("hearth_fleet_reachable").await > 0.5;
+    let shared = async || brokers.all[0].metric("hearth_fleet_reachable").await > 0.5;
     eventually("limits are shared again", shared).await;
     brokers.offer(&rates, Duration::from_secs(2)).await;
     brokers.offer(&rates, time).await.assert_rate("Redis is back", 300, seconds, 5);
@@ -199,22 +209,33 @@ async fn a_redis_that_dies_and_comes_back_empty_is_shared_again() {
     brokers.ground.redis.halt().await;
     brokers.offer(&rates, time).await.assert_rate("Redis is dead", 200, 3, 10);
     brokers.ground.redis.restart(&brokers.ground.scratch).await.expect("starts");
-    eventually("limits are shared again", async || brokers.brokers[0].metric("hearth_fleet_reachable").await > 0.5)
-        .await;
+    eventually("limits are shared again", async || brokers.all[0].metric("hearth_fleet_reachable").await > 0.5).await;
     // It has forgotten that the burst was used.
     brokers.offer(&rates, WARM_UP).await;
     brokers.offer(&rates, time).await.assert_rate("Redis is new", 200, 3, 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_cluster_will_do() {
+    let ground = Ground::start(&[]).await;
+    let cluster = RedisCluster::start(&ground.scratch).await;
+    let limits = "requests_per_second = 200, requests_per_minute = 60000, in_flight = 1000, requests_per_day = 1000000";
+    let brokers = Brokers::over(ground, &cluster.config(), 2, limits).await;
+    let rates = [300, 100];
+    brokers.offer(&rates, WARM_UP).await;
+    brokers.offer(&rates, Duration::from_secs(3)).await.assert_rate("a cluster", 200, 3, 8);
+    assert!(brokers.all[0].metric("hearth_fleet_reachable").await > 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_part_of_a_broker_that_is_killed_goes_to_the_others() {
     let mut brokers = Brokers::start(3, "requests_per_second = 300, burst = 300").await;
     brokers.offer(&[300, 300, 300], WARM_UP).await;
-    brokers.brokers[2].kill().await;
+    brokers.all[2].kill().await;
     // Tokens are nobody's before they are leased, so that nothing is lost but its lease.
     brokers.offer(&[300, 300], Duration::from_secs(4)).await.assert_rate("two of three", 300, 4, 6);
     eventually("it counts no more", async || {
-        let known = [0, 1].map(|broker| brokers.brokers[broker].metric("hearth_fleet_brokers"));
+        let known = [0, 1].map(|broker| brokers.all[broker].metric("hearth_fleet_brokers"));
         join_all(known).await.iter().all(|known| (known - 2.0).abs() < 0.5)
     })
     .await;
@@ -242,7 +263,7 @@ async fn brokers_share_what_may_be_in_flight_and_inherit_it() {
     // One alone may have all of it.
     fill(&brokers, 0, 0.1).await;
     let (alone, most) = tokio::join!(fill(&brokers, 0, 1.5), async {
-        sleep(Duration::from_millis(1000)).await;
+        sleep(Duration::from_secs(1)).await;
         running().await
     });
     assert_eq!((alone, most), (12, 12), "the whole limit, and no more");
@@ -268,7 +289,7 @@ async fn brokers_share_what_may_be_in_flight_and_inherit_it() {
         sleep(Duration::from_millis(900)).await;
     };
     tokio::select! { _ = held => {}, () = kill => {} }
-    brokers.brokers[1].kill().await;
+    brokers.all[1].kill().await;
     eventually("the other has all", async || fill(&brokers, 0, 0.7).await >= 12).await;
 }
 
@@ -279,7 +300,7 @@ async fn a_tenant_at_rest_costs_redis_nothing() {
         assert_eq!(brokers.ask(0).await.status, 400);
     }
     eventually("it rests", async || {
-        let awake = [0, 1].map(|broker| brokers.brokers[broker].metric("hearth_fleet_active_limits"));
+        let awake = [0, 1].map(|broker| brokers.all[broker].metric("hearth_fleet_active_limits"));
         join_all(awake).await.iter().sum::<f64>() < 0.5
     })
     .await;
@@ -323,10 +344,10 @@ async fn a_broker_that_starts_without_redis_serves_its_part_at_once() {
         .parse()
         .expect("a number");
     signal(pid, "STOP");
-    let config = config(&ground, &key, limits);
+    let config = config(&ground, &own_cache(&ground), &key, limits);
     let broker = Served::start(&ground, "one", &config).await;
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-    let brokers = Brokers { ground, brokers: vec![broker], key, http };
+    let brokers = Brokers { ground, all: vec![broker], key, http };
     let first = Instant::now();
     assert_eq!(brokers.sql(0, "SELECT 1").await.status, 200);
     assert!(first.elapsed() < Duration::from_secs(2), "{:?}", first.elapsed());

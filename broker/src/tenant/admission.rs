@@ -14,7 +14,7 @@ use super::policy::Tenant;
 /// A request that was let in. What runs for a tenant asks for one of these.
 pub struct Admission {
     permit: Option<Permit>,
-    meter: Option<Meter>,
+    meter: Option<Box<Meter>>,
     /// Limits that would have refused it, were they enforced.
     pub shadows: Shadows,
 }
@@ -58,7 +58,7 @@ impl Drop for Meter {
 
 impl Admission {
     /// A request that was let in.
-    pub fn new(permit: Permit, meter: Option<Meter>, shadows: Shadows) -> Self {
+    pub fn new(permit: Permit, meter: Option<Box<Meter>>, shadows: Shadows) -> Self {
         Self { permit: Some(permit), meter, shadows }
     }
 

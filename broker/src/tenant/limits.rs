@@ -99,7 +99,7 @@ impl Limits {
             });
         }
         let is_charged = self.database.is_some() || self.quotas.iter().any(|quota| quota.limit.0 != Thing::Requests);
-        let meter = is_charged.then(|| Meter::new(Arc::clone(self)));
+        let meter = is_charged.then(|| Box::new(Meter::new(Arc::clone(self))));
         Ok(Admission::new(permit, meter, shadows))
     }
 

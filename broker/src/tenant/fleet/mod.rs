@@ -121,6 +121,10 @@ impl Fleet {
     }
 
     fn woken(&self, limit: Arc<dyn Leased>) {
+        // Nobody fetches for it any more.
+        if self.ending.is_cancelled() {
+            return;
+        }
         self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(limit);
         self.wake.notify_one();
     }
