@@ -97,18 +97,19 @@ async fn rows_and_bytes_are_charged_whichever_way_they_leave() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn time_with_a_database_is_charged_afterwards_and_a_statement_that_fails_is_charged_too() {
-    let stack = stack("database_ms_per_second = 40, database_ms_per_day = 100000").await;
-    stack.ok("SELECT pg_sleep(0.2)").await;
+    // A second of it may be used at once.
+    let stack = stack("database_ms_per_second = 100, database_ms_per_day = 100000").await;
+    stack.ok("SELECT pg_sleep(0.7)").await;
     let after = left(&stack, "database-ms").await;
-    assert!((40..=205).contains(&after), "400 may be used at once: {after}");
+    assert!(after < 1000, "{after}");
     let redis = stack.redis(json!(["GET", "x"])).await;
     assert_eq!(redis.status, 200);
-    let slow = stack.request("/v1/db/app/query", &stack.key).header("hearth-timeout-ms", "300");
+    let slow = stack.request("/v1/db/app/query", &stack.key).header("hearth-timeout-ms", "900");
     let slow = stack.send(slow.body(json!({"sql": "SELECT pg_sleep(10)"}).to_string())).await;
     assert_eq!(slow.code(), "statement_timeout");
     assert_refused(&stack.query("SELECT 1", json!([])).await, "rate_limited", "database-ms");
     let day = 100_000 - left(&stack, "database-ms-per-day").await;
-    assert!((500..10_000).contains(&day), "both were charged to the day: {day}");
+    assert!((1_500..20_000).contains(&day), "both were charged to the day: {day}");
     eventually("the debt is paid", async || stack.query("SELECT 1", json!([])).await.status == 200).await;
 }
 

@@ -52,6 +52,8 @@ struct Link {
     /// It answers.
     is_up: bool,
     retry: Option<Instant>,
+    /// That it does not was said.
+    is_told: bool,
     start: Option<Instant>,
 }
 
@@ -94,8 +96,8 @@ impl Link {
         let exchanged = if tries { self.exchange(fleet, awake, &moment(fleet)).await } else { Ok(false) };
         match exchanged {
             Ok(true) if !self.is_up => {
-                self.is_up = true;
-                tracing::info!(brokers = fleet.live(), "limits are shared with {} broker(s)", fleet.live());
+                (self.is_up, self.is_told) = (true, false);
+                tracing::info!(backend.name = %fleet.cache.name(), brokers = fleet.live(), "limits are shared through `{}`", fleet.cache.name());
             }
             Ok(_) => {}
             Err(away) => self.lost(fleet, away),
@@ -115,7 +117,7 @@ impl Link {
 
     fn lost(&mut self, fleet: &Fleet, away: Away) {
         self.retry = Some(Instant::now() + RETRY);
-        let was_up = std::mem::take(&mut self.is_up);
+        self.is_up = false;
         let why = match away {
             // It is there: the clock is read anew at once.
             Away::Late => {
@@ -124,7 +126,7 @@ impl Link {
             }
             Away::Failed(why) => why,
         };
-        if was_up {
+        if !std::mem::replace(&mut self.is_told, true) {
             let part = fleet.live();
             tracing::warn!(backend.name = %fleet.cache.name(), brokers = part, error = %why, "limits are not shared while Redis is away; each of {part} broker(s) keeps to its part");
         } else {
