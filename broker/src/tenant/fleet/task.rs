@@ -126,11 +126,11 @@ impl Link {
             }
             Away::Failed(why) => why,
         };
-        if !std::mem::replace(&mut self.is_told, true) {
-            let part = fleet.live();
-            tracing::warn!(backend.name = %fleet.cache.name(), brokers = part, error = %why, "limits are not shared while Redis is away; each of {part} broker(s) keeps to its part");
+        let (backend, part) = (fleet.cache.name(), fleet.live());
+        if std::mem::replace(&mut self.is_told, true) {
+            tracing::debug!(backend.name = %backend, error = %why, "limits are not shared yet");
         } else {
-            tracing::debug!(backend.name = %fleet.cache.name(), error = %why, "limits are not shared yet");
+            tracing::warn!(backend.name = %backend, brokers = part, error = %why, "limits are not shared while Redis is away; each of {part} broker(s) keeps to its part");
         }
     }
 
