@@ -228,6 +228,42 @@ async fn a_redis_cluster_will_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_is_changed_left_and_joined_by_reloads() {
+    let limits = "requests_per_second = 300, burst = 300, requests_per_day = 100000";
+    let brokers = Brokers::start(2, limits).await;
+    let edit = async |broker: usize, old: &str, new: &str| {
+        let text = std::fs::read_to_string(brokers.all[broker].config()).expect("is there");
+        assert!(text.contains(old), "`{old}` is not in {text}");
+        std::fs::write(brokers.all[broker].config(), text.replacen(old, new, 1)).expect("writes");
+        let told = brokers.all[broker].admin("/admin/v1/reload").await;
+        assert_eq!(told.status, 200, "{}", told.text);
+    };
+    let rates = [150, 250];
+    brokers.offer(&rates, WARM_UP).await.admitted();
+    for broker in [0, 1] {
+        edit(broker, "requests_per_second = 300, burst = 300", "requests_per_second = 100, burst = 50").await;
+    }
+    let first = brokers.offer(&rates, Duration::from_secs(4)).await;
+    first.assert_rate("under a new limit", 100, 4, 20);
+    brokers.offer(&rates, Duration::from_secs(4)).await.assert_rate("and then", 100, 4, 6);
+    let told = brokers.http.get(format!("{}/v1/whoami", brokers.all[0].url)).bearer_auth(&brokers.key.token);
+    let told = Answer::read(told.send().await.expect("is answered")).await;
+    let left = told.body["policies"]["requests-per-day"]["remaining"].as_u64().expect("is told");
+    assert!(left < 100_000 - 1_500, "the day goes on: {left}");
+    edit(0, "cache = \"fleet\"\n", "").await;
+    eventually("the other knows that it has left", async || {
+        (brokers.all[1].metric("hearth_fleet_brokers").await - 1.0).abs() < 0.5
+    })
+    .await;
+    let alone = brokers.offer(&rates, Duration::from_secs(4)).await;
+    assert!((750..=960).contains(&alone.admitted()), "each has the limit for itself: {}", alone.admitted());
+    edit(0, "[fleet]\n", "[fleet]\ncache = \"fleet\"\n").await;
+    eventually("they know of each other again", async || brokers.know(2).await).await;
+    brokers.offer(&rates, WARM_UP).await;
+    brokers.offer(&rates, Duration::from_secs(4)).await.assert_rate("together again", 100, 4, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_part_of_a_broker_that_is_killed_goes_to_the_others() {
     let mut brokers = Brokers::start(3, "requests_per_second = 300, burst = 300").await;
     brokers.offer(&[300, 300, 300], WARM_UP).await;

@@ -129,3 +129,25 @@ impl Fleet {
         self.wake.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::BackendName;
+    use crate::config::load_text;
+    use crate::observe::Metrics;
+
+    /// One of three brokers, whose task does not run.
+    pub(super) fn fleet() -> Arc<Fleet> {
+        let config = load_text("[caches.main]\nurl = \"redis://127.0.0.1:1\"", std::iter::empty());
+        let config = &config.expect("is good").caches["main"];
+        let metrics = Metrics::new();
+        let cache = Cache::new(BackendName::new("main"), config, &metrics.pool("main")).expect("is good");
+        Fleet::new(&FleetConfig { brokers: 3, ..FleetConfig::default() }, &cache, "me", metrics.fleet())
+    }
+
+    /// A round of the task at this moment.
+    pub(super) fn moment() -> Moment {
+        Moment { now: Instant::now(), unix: 0, live: 3, me: "me".into(), ending: false }
+    }
+}

@@ -136,3 +136,64 @@ impl Leased for Share {
         self.peak.load(Ordering::Acquire) == 0 || self.awake.swap(true, Ordering::AcqRel)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::tenant::fleet::tests::{fleet, moment};
+    use crate::tenant::inflight::InFlight;
+
+    fn in_flight(limit: u32) -> (InFlight, Arc<Share>) {
+        let in_flight =
+            InFlight::new(Some(limit)).shared(|count| Share::new(limit, count, &fleet(), "acme", "in-flight"));
+        let share = Arc::clone(in_flight.share().expect("is shared"));
+        (in_flight, share)
+    }
+
+    /// Held, and wanted.
+    fn asked(share: &Share) -> Option<[u32; 2]> {
+        let ask = share.ask(&moment())?;
+        Some([2, 3].map(|index| ask.args[index].parse().expect("a number")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_begins_even_and_then_is_what_is_given() {
+        let (in_flight, share) = in_flight(30);
+        let held: Vec<_> = (0..12).filter_map(|_| in_flight.take().ok()).collect();
+        assert_eq!(held.len(), 10);
+        assert_eq!(asked(&share), Some([10, 11]), "it wants what was refused too");
+        share.answered(&moment(), [28, 1]);
+        let more: Vec<_> = (0..30).filter_map(|_| in_flight.take().ok()).collect();
+        assert_eq!(more.len(), 18);
+        assert_eq!(in_flight.take().expect_err("is full"), 30, "callers are told the whole limit");
+        drop((held, more));
+        advance(3 * IDLE).await;
+        while let Some([held, want]) = asked(&share) {
+            assert_eq!(held, 0);
+            share.answered(&moment(), [i64::from(want), 1]);
+            if share.rests(&moment()) {
+                break;
+            }
+            advance(IDLE).await;
+        }
+        assert_eq!(share.most.load(Ordering::Acquire), 10, "asleep it has none, and begins as it began");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_it_keeps_its_share_as_long_as_others_count_on_it_and_then_takes_its_part() {
+        let (in_flight, share) = in_flight(2);
+        let one = in_flight.take().expect("one at least, of two for three");
+        asked(&share).expect("asks");
+        share.answered(&moment(), [2, 1]);
+        share.alone(&moment());
+        let two = in_flight.take().expect("its share");
+        advance(TIME_TO_LIVE + Duration::from_millis(1)).await;
+        share.alone(&moment());
+        drop(two);
+        assert!(in_flight.take().is_err());
+        drop(one);
+        assert!(in_flight.take().is_ok(), "one at least");
+    }
+}

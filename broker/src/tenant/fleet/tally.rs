@@ -126,3 +126,49 @@ impl Leased for Tally {
         !grew || self.awake.swap(true, Ordering::AcqRel)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::tenant::fleet::tests::{fleet, moment};
+
+    fn asked(tally: &Tally) -> Option<[u64; 2]> {
+        let ask = tally.ask(&moment())?;
+        Some([0, 1].map(|index| ask.args[index].parse().expect("a number")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_count_is_added_and_what_is_counted_meanwhile_stays() {
+        let used = Arc::<Used>::default();
+        let tally = Tally::new(Arc::clone(&used), &fleet(), "acme", "requests-per-day");
+        used.add(0, 10);
+        assert_eq!(asked(&tally), Some([0, 10]));
+        used.add(0, 5);
+        tally.answered(&moment(), [30, 0]);
+        assert_eq!(used.count(0), 35);
+        assert_eq!(asked(&tally), None, "not so soon");
+        advance(OFTEN).await;
+        assert_eq!(asked(&tally), Some([30, 5]));
+        // No answer came: the next one tells the same.
+        advance(OFTEN).await;
+        assert_eq!(asked(&tally), Some([30, 5]));
+        tally.answered(&moment(), [35, 0]);
+        assert_eq!(used.count(0), 35);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_it_counts_for_the_others_too_until_they_are_heard() {
+        let used = Arc::<Used>::default();
+        let tally = Tally::new(Arc::clone(&used), &fleet(), "acme", "requests-per-day");
+        for _ in 0..4 {
+            used.add(0, 5);
+            tally.alone(&moment());
+        }
+        assert_eq!(used.count(0), 60, "20 here, and as many for each of the two others");
+        assert_eq!(asked(&tally), Some([0, 20]));
+        tally.answered(&moment(), [23, 0]);
+        assert_eq!(used.count(0), 23, "they had three");
+    }
+}

@@ -1,28 +1,13 @@
 use tokio::time::advance;
 
 use super::*;
-use crate::base::BackendName;
-use crate::config::{FleetConfig, load_text};
-use crate::observe::Metrics;
-use crate::pool::Cache;
+use crate::tenant::fleet::tests::{fleet, moment};
 
 const ROUND: Duration = Duration::from_millis(50);
-
-fn fleet() -> Arc<Fleet> {
-    let config = load_text("[caches.main]\nurl = \"redis://127.0.0.1:1\"", std::iter::empty());
-    let config = &config.expect("is good").caches["main"];
-    let metrics = Metrics::new();
-    let cache = Cache::new(BackendName::new("main"), config, &metrics.pool("main")).expect("is good");
-    Fleet::new(&FleetConfig { brokers: 3, ..FleetConfig::default() }, &cache, "me", metrics.fleet())
-}
 
 fn bucket(per_second: u32, burst: i64) -> Arc<Bucket> {
     let terms = Terms { per_second: per_second.into(), burst, debt: burst, window: Duration::from_secs(1) };
     Bucket::new(terms, &fleet(), "acme", "requests")
-}
-
-fn moment() -> Moment {
-    Moment { now: Instant::now(), unix: 0, live: 3, me: "me".into(), ending: false }
 }
 
 /// Spent, wanted and given back.
