@@ -222,11 +222,14 @@ impl Error {
         }
     }
 
-    /// The tenant's own limit is reached: its rate, or its requests in flight.
+    /// The tenant's own limit is reached: a rate, a quota, or its requests in flight.
     pub fn is_rate_limited(&self) -> bool {
         match &self.0.reason {
             Reason::Problem(problem) => {
-                matches!(problem.code, ProblemCode::RateLimited | ProblemCode::TooManyInFlight) || problem.status == 429
+                matches!(
+                    problem.code,
+                    ProblemCode::RateLimited | ProblemCode::TooManyInFlight | ProblemCode::QuotaExhausted
+                ) || problem.status == 429
             }
             Reason::Redis { status, .. } => *status == Some(429),
             _ => false,

@@ -20,7 +20,7 @@ use crate::pool::server::Servers;
 use crate::pool::shards::Shards;
 use crate::pool::{Cache, Database};
 use crate::query::Habits;
-use crate::tenant::Tenant;
+use crate::tenant::{Fleet, Tenant};
 use crate::tls::ServerTls;
 
 type Databases = BTreeMap<BackendName, (Arc<Database>, DatabaseRecipe)>;
@@ -58,7 +58,8 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     let tls = tls(config, before, &mut keep);
     let (databases, database_recipes) = unzip(databases);
     let (caches, cache_recipes) = unzip(caches);
-    let tenants = tenants(config, before, &databases, &caches, &metrics);
+    let fleet = fleet(config, before, &caches, &mark, &metrics);
+    let tenants = tenants(config, before, &databases, &caches, fleet.as_ref(), &metrics);
     let old_issuers = before.map(|before| &before.issuers);
     let issuers = Issuers::new(&config.identity.jwt, &tenants, old_issuers, &metrics.auth, &mut keep);
     if !faults.is_empty() {
@@ -81,6 +82,7 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
         caches,
         tenants,
         tls,
+        fleet,
         admin_key: config.server.admin_key_sha256.as_deref().map(hash),
         requests: before.map_or_else(TaskTracker::new, |before| before.requests.clone()),
         streams: before.map_or_else(TaskTracker::new, |before| before.streams.clone()),
@@ -198,12 +200,12 @@ fn tenants(
     before: Option<&Broker>,
     databases: &BTreeMap<BackendName, Arc<Database>>,
     caches: &BTreeMap<BackendName, Arc<Cache>>,
+    fleet: Option<&Arc<Fleet>>,
     metrics: &Metrics,
 ) -> BTreeMap<TenantId, Arc<Tenant>> {
     let of = |(name, config): (&String, &TenantConfig)| {
-        let made = Tenant::new(name, config, databases, caches, metrics);
-        let old = before.and_then(|before| before.tenants.get(name.as_str()));
-        let tenant = if let Some(old) = old { made.continuing(old) } else { made };
+        let old = before.and_then(|before| before.tenants.get(name.as_str())).map(|old| &**old);
+        let tenant = Tenant::new(name, config, databases, caches, fleet, metrics, old);
         (tenant.id.clone(), Arc::new(tenant))
     };
     config.tenants.iter().map(of).collect()
@@ -225,6 +227,19 @@ fn audit(
         fault("log.audit".to_owned(), message);
         None
     })
+}
+
+/// The fleet goes on where it is the same over the same connections.
+fn fleet(
+    config: &Config,
+    before: Option<&Broker>,
+    caches: &BTreeMap<BackendName, Arc<Cache>>,
+    mark: &str,
+    metrics: &Metrics,
+) -> Option<Arc<Fleet>> {
+    let cache = caches.get(config.fleet.cache.as_deref()?)?;
+    let old = before.and_then(|before| before.fleet.as_ref()).filter(|fleet| fleet.serves(&config.fleet, cache));
+    Some(old.map_or_else(|| Fleet::new(&config.fleet, cache, mark, metrics.fleet()), Arc::clone))
 }
 
 fn keys(config: &Config, tenants: &BTreeMap<TenantId, Arc<Tenant>>, before: Option<&Broker>) -> HashMap<KeyId, Key> {

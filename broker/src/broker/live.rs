@@ -129,6 +129,12 @@ impl Live {
         };
         let (made, gone) = (Pools::only(&after, Some(&before)), Pools::only(&before, Some(&after)));
         self.0.current.store(Arc::clone(&after));
+        after.join();
+        if let Some(old) =
+            before.fleet.clone().filter(|old| !after.fleet.as_ref().is_some_and(|new| Arc::ptr_eq(old, new)))
+        {
+            tokio::spawn(async move { old.leave().await });
+        }
         // From here on every new request has the new one.
         gone.retire();
         after.issuers.start();

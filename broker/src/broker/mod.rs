@@ -26,7 +26,7 @@ use crate::pool::server::Servers;
 use crate::pool::shards::Shards;
 use crate::pool::{Cache, Database, Journal};
 use crate::query::{Habits, Readings};
-use crate::tenant::Tenant;
+use crate::tenant::{Fleet, Tenant};
 use crate::tls::ServerTls;
 
 pub use live::{Live, ReloadError, Reloaded};
@@ -49,6 +49,8 @@ pub struct Broker {
     pub caches: BTreeMap<BackendName, Arc<Cache>>,
     /// Tenants by name.
     pub tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    /// What shares the tenants' limits with other brokers, if anything does.
+    pub fleet: Option<Arc<Fleet>>,
     /// API keys by their public half.
     pub keys: HashMap<KeyId, Key>,
     /// Issuers of tokens, and the tokens that are known.
@@ -90,7 +92,15 @@ impl Broker {
     /// Opens every pool's minimum. A backend that is down is logged, not fatal: it may come back.
     pub async fn warm(&self) {
         self.issuers.start();
+        self.join();
         Pools::only(self, None).warm().await;
+    }
+
+    /// Begins to share limits with other brokers, once.
+    fn join(&self) {
+        if let Some(fleet) = &self.fleet {
+            fleet.start();
+        }
     }
 
     /// A named statement of a database.
@@ -105,6 +115,9 @@ impl Broker {
 
     /// Closes the pools, once nothing uses them any more.
     pub async fn close(&self) {
+        if let Some(fleet) = &self.fleet {
+            fleet.leave().await;
+        }
         Pools::only(self, None).close().await;
     }
 

@@ -21,6 +21,7 @@ pub fn markdown() -> String {
         ("log", "[log]"),
         ("databases", "[databases.NAME]"),
         ("caches", "[caches.NAME]"),
+        ("fleet", "[fleet]"),
         ("tenants", "[tenants.NAME]"),
         ("identity", "[identity]"),
     ] {

@@ -104,6 +104,7 @@ fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
         log: table.remove("log").map_or_else(Default::default, |v| section("log", v, faults).unwrap_or_default()),
         databases: named("databases", table.remove("databases"), faults),
         caches: named("caches", table.remove("caches"), faults),
+        fleet: table.remove("fleet").map_or_else(Default::default, |v| section("fleet", v, faults).unwrap_or_default()),
         tenants: named("tenants", table.remove("tenants"), faults),
         identity: identity(table.remove("identity"), faults),
     };
@@ -113,7 +114,7 @@ fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
     for key in table.keys() {
         faults.push(Fault::new(
             key.as_str(),
-            "is no section; there are server, log, databases, caches, tenants and identity",
+            "is no section; there are server, log, databases, caches, fleet, tenants and identity",
         ));
     }
     config

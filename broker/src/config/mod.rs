@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod database;
 pub mod document;
+pub mod fleet;
 mod folder;
 pub mod identity;
 pub mod load;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 
 pub use cache::{CacheConfig, SentinelConfig};
 pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
+pub use fleet::FleetConfig;
 pub use identity::{BreakerConfig, IdentityConfig, JwtAlgorithm, JwtConfig};
 pub use load::{load_env_text, load_file, load_text};
 pub use log::{AuditTarget, LogConfig};
@@ -34,7 +36,7 @@ pub use outline::{Changes, Outline};
 pub use secret::Secret;
 pub use server::{ProxiesTell, ServerConfig};
 pub use statement::NamedStatement;
-pub use tenant::{CertificateConfig, KeyConfig, LimitsConfig, Scope, TenantConfig};
+pub use tenant::{CertificateConfig, KeyConfig, LimitsConfig, Scope, Shadow, TenantConfig, policy};
 pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 pub use url::{DatabaseUrl, TlsMode, database_url};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub databases: BTreeMap<String, DatabaseConfig>,
     /// Redis servers by name; the name stands in `/v1/redis/{cache}`.
     pub caches: BTreeMap<String, CacheConfig>,
+    /// Brokers that share limits.
+    pub fleet: FleetConfig,
     /// Who may use what, and how much.
     pub tenants: BTreeMap<String, TenantConfig>,
     /// Who is let in besides holders of API keys, and what becomes of those who guess.

@@ -105,6 +105,69 @@ impl Scope {
     }
 }
 
+/// Which limits only count.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Shadow {
+    /// All of them, or none.
+    All(bool),
+    /// These policies.
+    Some(Vec<String>),
+}
+
+impl Default for Shadow {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+impl Shadow {
+    /// True if the policy of this name only counts.
+    pub fn covers(&self, policy: &str) -> bool {
+        match self {
+            Self::All(all) => *all,
+            Self::Some(names) => names.iter().any(|name| name == policy),
+        }
+    }
+}
+
+/// The limits of a tenant by the names that stand in headers, problems, metrics and `shadow`.
+pub mod policy {
+    /// `requests_per_second` and `burst`.
+    pub const REQUESTS: &str = "requests";
+    /// `requests_per_minute`.
+    pub const REQUESTS_PER_MINUTE: &str = "requests-per-minute";
+    /// `requests_per_hour`.
+    pub const REQUESTS_PER_HOUR: &str = "requests-per-hour";
+    /// `in_flight`.
+    pub const IN_FLIGHT: &str = "in-flight";
+    /// `listeners`.
+    pub const LISTENERS: &str = "listeners";
+    /// `database_ms_per_second`.
+    pub const DATABASE_MS: &str = "database-ms";
+    /// `requests_per_day`.
+    pub const REQUESTS_PER_DAY: &str = "requests-per-day";
+    /// `rows_per_day`.
+    pub const ROWS_PER_DAY: &str = "rows-per-day";
+    /// `bytes_per_day`.
+    pub const BYTES_PER_DAY: &str = "bytes-per-day";
+    /// `database_ms_per_day`.
+    pub const DATABASE_MS_PER_DAY: &str = "database-ms-per-day";
+    /// All of them.
+    pub const ALL: [&str; 10] = [
+        REQUESTS,
+        REQUESTS_PER_MINUTE,
+        REQUESTS_PER_HOUR,
+        IN_FLIGHT,
+        LISTENERS,
+        DATABASE_MS,
+        REQUESTS_PER_DAY,
+        ROWS_PER_DAY,
+        BYTES_PER_DAY,
+        DATABASE_MS_PER_DAY,
+    ];
+}
+
 /// How much a tenant may ask for.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -113,6 +176,33 @@ pub struct LimitsConfig {
     pub requests_per_second: Option<u32>,
     /// Requests that may come at once after a quiet time. Default: `requests_per_second`. Range: 1 to 1000000.
     pub burst: Option<u32>,
+    /// Requests a minute, on average, and at once after a quiet time; over it 429 `rate_limited`. Unset: unlimited.
+    /// Range: 1 to 60000000.
+    pub requests_per_minute: Option<u32>,
+    /// Requests an hour, on average, and at once after a quiet time; over it 429 `rate_limited`. Unset: unlimited.
+    /// Range: 1 to 1000000000.
+    pub requests_per_hour: Option<u32>,
+    /// Time of databases a second, on average: 500 is half of one session's time. It is charged when a statement has ended, so
+    /// one may overdraw it; then 429 `rate_limited` until the debt is paid, at most a minute. Ten seconds of it may be used at
+    /// once. Unset: unlimited. Unit: milliseconds. Range: 1 to 1000000.
+    pub database_ms_per_second: Option<u32>,
+    /// Requests a day (UTC); over it 429 `quota_exhausted` until midnight. Unset: unlimited. Range: 1 to 1000000000000.
+    pub requests_per_day: Option<u64>,
+    /// Rows of answers a day (UTC), those that a COPY moves included. It is charged when they have been sent; once it is used
+    /// up, 429 `quota_exhausted` until midnight. Unset: unlimited. Range: 1 to 1000000000000.
+    pub rows_per_day: Option<u64>,
+    /// Bytes of answers a day (UTC), before compression, charged when they have been sent; once it is used up, 429
+    /// `quota_exhausted` until midnight. Unset: unlimited. Unit: size. Range: 1 to 2^53.
+    #[serde(deserialize_with = "units::bytes::deserialize_some")]
+    #[schemars(with = "Option<String>")]
+    pub bytes_per_day: Option<u64>,
+    /// Time of databases a day (UTC), charged when a statement has ended; once it is used up, 429 `quota_exhausted` until
+    /// midnight. Unset: unlimited. Unit: milliseconds. Range: 1 to 1000000000000.
+    pub database_ms_per_day: Option<u64>,
+    /// Limits that are counted and told (`Hearth-Shadow-Refused`, `hearth_limit_decisions_total`) and refuse nothing: `true` for
+    /// all, or policies by their names: `["requests", "in-flight"]`. Default: `false`.
+    #[schemars(with = "bool")]
+    pub shadow: Shadow,
     /// Requests running or queueing at one time; over it 429 `too_many_in_flight`. Unset: unlimited. Range: 1 to 1000000.
     pub in_flight: Option<u32>,
     /// Most event streams (`/listen`) open at one time; over it 429 `too_many_in_flight`. A stream that stands counts here and
@@ -137,6 +227,9 @@ pub struct LimitsConfig {
     #[serde(deserialize_with = "units::bytes::deserialize")]
     #[schemars(with = "String")]
     pub max_result_bytes: u64,
+    /// Most rows of one result; more is 413 `result_too_large`. A request's own `max_rows` may be lower. Unset: unlimited.
+    /// Range: 1 to 1000000000.
+    pub max_rows: Option<u64>,
     /// Most statements in one batch. Default: 100. Range: 1 to 10000.
     pub max_batch: u32,
     /// Most commands in one Redis pipeline. Default: 10000. Range: 1 to 100000.
@@ -148,6 +241,14 @@ impl Default for LimitsConfig {
         Self {
             requests_per_second: None,
             burst: None,
+            requests_per_minute: None,
+            requests_per_hour: None,
+            database_ms_per_second: None,
+            requests_per_day: None,
+            rows_per_day: None,
+            bytes_per_day: None,
+            database_ms_per_day: None,
+            shadow: Shadow::default(),
             in_flight: None,
             // A stream costs a socket and some kilobytes: a thousand are no burden, and a loop that forgets to close them is found.
             listeners: 1000,
@@ -156,6 +257,7 @@ impl Default for LimitsConfig {
             // At 10 MB a second, 6 GB; an export that needs longer deserves a limit of its own.
             stream_timeout: Duration::from_mins(10),
             max_result_bytes: 16 << 20,
+            max_rows: None,
             // A batch holds a connection, and its locks, for all its statements.
             max_batch: 100,
             // The published clients send at most 1,000 commands a batch.

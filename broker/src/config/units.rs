@@ -75,6 +75,11 @@ pub mod bytes {
             Size::Text(text) => super::parse_bytes(&text).map_err(D::Error::custom),
         }
     }
+
+    /// Reads a size field that may be left out. Unit of the result: bytes.
+    pub fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        deserialize(deserializer).map(Some)
+    }
 }
 
 #[cfg(test)]

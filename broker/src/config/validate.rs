@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::base::hex::sha256_from_hex;
 
 use super::{
-    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ProxiesTell, ReplicaConfig, Scope, ServerConfig,
-    TenantConfig, cache, database_url, identity, setting, statement, tls,
+    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ProxiesTell, ReplicaConfig, Scope, ServerConfig, Shadow,
+    TenantConfig, cache, database_url, fleet, identity, policy, setting, statement, tls,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -27,6 +27,7 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
         cache::check(name, cache, faults);
     }
     let (mut key_ids, mut certificate_names) = (HashSet::new(), HashSet::new());
+    fleet::check(config, faults);
     for (name, tenant) in &config.tenants {
         check_name(&format!("tenants.{name}"), name, faults);
         tenant_section(name, tenant, config, faults);
@@ -158,7 +159,28 @@ fn limits_section(path: &str, limits: &LimitsConfig, faults: &mut Vec<Fault>) {
             range(path(field), value, 1..=1_000_000, faults);
         }
     }
-    range(path("limits.listeners"), limits.listeners, 1..=1_000_000, faults);
+    for (field, value, most) in [
+        ("requests_per_minute", limits.requests_per_minute.map(u64::from), 60_000_000),
+        ("requests_per_hour", limits.requests_per_hour.map(u64::from), 1_000_000_000),
+        ("database_ms_per_second", limits.database_ms_per_second.map(u64::from), 1_000_000),
+        ("requests_per_day", limits.requests_per_day, 1_000_000_000_000),
+        ("rows_per_day", limits.rows_per_day, 1_000_000_000_000),
+        // Beyond it Redis' scripts could not count.
+        ("bytes_per_day", limits.bytes_per_day, 1 << 53),
+        ("database_ms_per_day", limits.database_ms_per_day, 1_000_000_000_000),
+        ("max_rows", limits.max_rows, 1_000_000_000),
+    ] {
+        if let Some(value) = value {
+            range(path(field), value, 1..=most, faults);
+        }
+    }
+    if let Shadow::Some(names) = &limits.shadow {
+        for name in names.iter().filter(|name| !policy::ALL.contains(&name.as_str())) {
+            let message = format!("there is no limit `{name}`; there are {}", policy::ALL.join(", "));
+            faults.push(Fault::new(path("shadow"), message));
+        }
+    }
+    range(path("listeners"), limits.listeners, 1..=1_000_000, faults);
     if limits.burst.is_some() && limits.requests_per_second.is_none() {
         faults.push(Fault::new(path("burst"), "means nothing without `requests_per_second`"));
     }

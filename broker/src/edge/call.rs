@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -15,13 +16,13 @@ use super::auth::{self, AuthError, Principal};
 use super::error::Error;
 use super::header::{self, Text};
 use super::peer::Peer;
-use super::{guarded, routing};
+use super::{guarded, limits, routing};
 use crate::base::{Deadline, RequestId};
 use crate::broker::Broker;
 use crate::observe::audit::Entry;
 use crate::observe::{Event, RouteMetrics, Who};
 use crate::pool::Consistency;
-use crate::tenant::{Admission, Tenant};
+use crate::tenant::{Admission, Permit, Tenant};
 
 /// The largest deadline that is a number to every reader of JSON Schema's `int64`.
 const MAX_TIMEOUT_MS: u64 = i64::MAX as u64;
@@ -156,6 +157,41 @@ impl Call {
         Ok(())
     }
 
+    /// It goes to a database, whose time is charged: until it is told, until it has failed, or until the caller leaves.
+    pub fn to_database(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            admission.to_database();
+        }
+    }
+
+    /// Asks the limit on event streams.
+    pub fn admit_listener(&mut self, tenant: &Tenant) -> Result<Permit, Error> {
+        let mut unseen = Vec::new();
+        let shadows = self.admission.as_mut().map_or(&mut unseen, |admission| &mut admission.shadows);
+        Ok(tenant.counted.admit_listener(shadows)?)
+    }
+
+    /// Notes rows that count against a quota.
+    pub fn used_rows(&mut self, count: impl FnOnce() -> u64) {
+        if let Some(admission) = &mut self.admission {
+            admission.used_rows(count);
+        }
+    }
+
+    /// The answer goes on as a stream that reads these rows.
+    pub fn streams(&mut self, rows: &Arc<AtomicU64>) {
+        if let Some(admission) = &mut self.admission {
+            admission.streams(Arc::clone(rows));
+        }
+    }
+
+    /// It ran in a database, and has no result to tell how long: since it was sent there, at most.
+    pub fn ran_in_vain(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            admission.used_database_until_now();
+        }
+    }
+
     /// Whose it is, once that is known.
     pub fn tenant(&self) -> Option<&Tenant> {
         self.principal.as_ref().map(|principal| &*principal.tenant)
@@ -172,6 +208,9 @@ impl Call {
     pub fn spent(&mut self, queue: Duration, db: Duration) {
         self.queue = queue;
         self.db = db;
+        if let Some(admission) = &mut self.admission {
+            admission.used_database(db);
+        }
     }
 
     /// Notes where it went, of several servers.
@@ -184,6 +223,10 @@ impl Call {
         if let Some(entry) = self.entry.take() {
             entry.finish(code.unwrap_or("ok"));
         }
+        if let Some(admission) = &mut self.admission {
+            // Where nothing was told, nothing ran.
+            admission.used_database(Duration::ZERO);
+        }
         if let Some(metrics) = &self.metrics {
             metrics.seconds.observe(self.start.elapsed().as_secs_f64());
             match code {
@@ -193,18 +236,17 @@ impl Call {
         }
         let headers = response.headers_mut();
         headers.insert(&header::SERVER_TIMING, self.server_timing());
-        if let Some(policy) = self.tenant().and_then(|tenant| tenant.policy_header.as_deref()) {
-            let policy = HeaderValue::from_str(policy).expect("numbers and words of our own are header text");
-            headers.insert(&header::RATE_LIMIT_POLICY, policy);
-        }
-        if let Some(rate) = self.admission.as_ref().and_then(|admission| admission.rate) {
-            let left = Text::EMPTY.text("\"requests\";r=").number(rate.remaining.into());
-            headers.insert(&header::RATE_LIMIT, left.text(";t=").number(rate.reset_s).value());
+        if let Some(tenant) = self.tenant() {
+            limits::tell(headers, tenant, self.admission.as_ref());
         }
         if let Some((written, by_replica)) = self.went {
             routing::tell(headers, written, by_replica);
         }
-        guarded::until_sent(response, self.admission)
+        guarded::until_sent_counted(response, self.admission, |admission, bytes| {
+            if let Some(admission) = admission {
+                admission.sent(bytes);
+            }
+        })
     }
 
     fn server_timing(&self) -> HeaderValue {

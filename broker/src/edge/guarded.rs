@@ -13,17 +13,28 @@ pub struct Guarded<G> {
     body: Body,
     /// Compression asks once more after the end, which a body made of a plain stream answers with a panic.
     ended: bool,
-    _guard: G,
+    guard: G,
+    /// Told how many bytes leave.
+    sent: fn(&mut G, usize),
 }
 
 /// Keeps `guard` until the response's body has been sent: a request is in flight for as long as its answer is.
 pub fn with<G>(response: Response, guard: G) -> Response<Guarded<G>> {
-    response.map(|body| Guarded { body, ended: false, _guard: guard })
+    response.map(|body| Guarded { body, ended: false, guard, sent: |_, _| {} })
 }
 
 /// The same, for what goes on as any other response.
 pub fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Response {
     with(response, guard).map(Body::new)
+}
+
+/// The same, and tells the guard of each piece how many bytes it has.
+pub fn until_sent_counted<G: Send + Unpin + 'static>(
+    response: Response,
+    guard: G,
+    sent: fn(&mut G, usize),
+) -> Response {
+    response.map(|body| Body::new(Guarded { body, ended: false, guard, sent }))
 }
 
 /// Marks a response that goes on until its reader leaves or the broker drains.
@@ -50,6 +61,12 @@ impl<G: Unpin> HttpBody for Guarded<G> {
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.ended = matches!(polled, Poll::Ready(None));
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            let (sent, bytes) = (self.sent, data.len());
+            sent(&mut self.guard, bytes);
+        }
         polled
     }
 

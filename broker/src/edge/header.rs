@@ -23,6 +23,8 @@ pub static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// What the limits are.
 pub static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Which limits would have refused.
+pub static SHADOW_REFUSED: HeaderName = HeaderName::from_static("hearth-shadow-refused");
 /// How strings in Redis' answers are encoded.
 pub static UPSTASH_ENCODING: HeaderName = HeaderName::from_static("upstash-encoding");
 

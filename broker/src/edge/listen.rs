@@ -65,8 +65,7 @@ pub async fn listen(
 ) -> Response {
     let path = path.map(|Path(path)| path).map_err(|_| Error::Invalid("the path is not UTF-8".to_owned()));
     let subscribed = subscribe(&broker, &mut call, path, &headers).await;
-    let policy =
-        call.tenant().map(|tenant| format!("\"listeners\";q={};qu=\"event-streams\"", tenant.limits.listeners));
+    let policy = call.tenant().and_then(|tenant| tenant.stream_policy_header.clone());
     let mut response = match subscribed {
         Ok(feed) => {
             call.stands();
@@ -75,8 +74,7 @@ pub async fn listen(
         Err(error) => problem::finish(call, &error),
     };
     if let Some(policy) = policy {
-        let policy = HeaderValue::from_str(&policy).expect("a number and plain text");
-        response.headers_mut().append("ratelimit-policy", policy);
+        response.headers_mut().insert("ratelimit-policy", policy);
     }
     response
 }
@@ -97,7 +95,7 @@ async fn subscribe(
     call.note(|event| event.backend = Some(database.name().clone()));
     call.admit(tenant, metrics)?;
     check(&channel)?;
-    let permit = tenant.admit_listener()?;
+    let permit = call.admit_listener(tenant)?;
     let asked = Instant::now();
     let subscription = tokio::select! {
         subscribed = database.listeners().subscribe(&channel, deadline) => subscribed?,

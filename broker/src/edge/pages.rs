@@ -49,11 +49,13 @@ pages! {
     RequestTooLarge, "request_too_large", "The request body is too large",
         "The limit stands in `detail`; an operator sets it with `server.max_request_bytes`. Nothing ran.";
     ResultTooLarge, "result_too_large", "The result is too large",
-        "The result passed the tenant's `max_result_bytes` or the request's `max_rows`. `outcome` says whether a write has happened. Ask for fewer rows or columns.";
+        "The result passed the tenant's `max_result_bytes` or `max_rows`, or the request's `max_rows`. `outcome` says whether a write has happened. Ask for fewer rows or columns.";
     StatementFailed, "statement_failed", "The database refused the statement",
         "The statement itself is at fault: a syntax error, an unknown name, a bad value, a raised exception. Nothing was applied. `sqlstate` and `postgres` hold the database's own words; `postgres.position` counts characters from 1.";
     RateLimited, "rate_limited", "The tenant's request rate is used up",
-        "Nothing ran. Where `violated_policies` says `failed-attempts`, too many credentials from this address were wrong lately, and this one was not looked at: correct it before you come back. Wait as `Retry-After` says; the `RateLimit` header on each answer tells what is left.";
+        "Nothing ran. Where `violated_policies` says `failed-attempts`, too many credentials from this address were wrong lately, and this one was not looked at: correct it before you come back. Wait as `Retry-After` says; the `RateLimit` header on each answer tells what is left of each limit, and `violated_policies` which it was.";
+    QuotaExhausted, "quota_exhausted", "The tenant's quota for today is used up",
+        "Nothing ran. The day is UTC's; `Retry-After` tells when the next begins, and `violated_policies` which quota it is.";
     TooManyInFlight, "too_many_in_flight", "Too many of the tenant's requests are in flight",
         "Nothing ran. Wait for some to finish; `RateLimit-Policy` tells how many may run at once, and `violated_policies` whether it is requests or event streams.";
     BackendLost, "backend_lost", "The connection to the database died",

@@ -56,9 +56,12 @@ impl Facts {
     }
 }
 
+/// The most that is added to a wait.
+const MOST_JITTER: Duration = Duration::from_secs(10);
+
 /// Up to a half more, so that callers refused together do not come back together.
 fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(1.0 + rand::random::<f64>() / 2.0)
+    wait + (wait / 2).min(MOST_JITTER).mul_f64(rand::random::<f64>())
 }
 
 /// Status, code and outcome of an error.
@@ -92,6 +95,9 @@ pub fn facts(error: &Error) -> Facts {
         Error::Auth(AuthError::TooManyFailures { retry_after, .. })
         | Error::Admission(AdmissionError::RateLimited { retry_after, .. }) => {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, *retry_after)
+        }
+        Error::Admission(AdmissionError::QuotaExhausted { retry_after, .. }) => {
+            Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::QuotaExhausted, *retry_after)
         }
         Error::Admission(AdmissionError::TooManyInFlight { .. } | AdmissionError::TooManyListeners { .. }) => {
             Facts::for_now(StatusCode::TOO_MANY_REQUESTS, Code::TooManyInFlight, SOON)
@@ -196,12 +202,25 @@ pub fn code_name(code: ProblemCode) -> &'static str {
 }
 
 /// Ends a call in a problem.
-pub fn finish(call: Call, error: &Error) -> Response {
+pub fn finish(mut call: Call, error: &Error) -> Response {
     let facts = facts(error);
+    if has_run(error) {
+        call.ran_in_vain();
+    }
     log(&call.request_id, error, &facts);
     let code = code_name(facts.code);
     let response = response(&call.request_id, error, &facts);
     call.finish(response, Some(code))
+}
+
+/// True where a database has worked for it.
+fn has_run(error: &Error) -> bool {
+    let Error::Query(failure) = error else { return false };
+    failure.after_others
+        || !matches!(
+            failure.error,
+            QueryError::Refused(_) | QueryError::ParamCount { .. } | QueryError::Param { .. } | QueryError::Pool(_)
+        )
 }
 
 /// A problem for a request that has no call.
@@ -312,10 +331,8 @@ fn problem(request_id: &RequestId, error: &Error, facts: &Facts) -> Problem {
         postgres: db.map(|db| db.record.clone()),
         statement: failure.and_then(|failure| u32::try_from(failure.statement?).ok()),
         violated_policies: match error {
-            Error::Admission(AdmissionError::RateLimited { .. }) => vec!["requests".to_owned()],
             Error::Auth(AuthError::TooManyFailures { .. }) => vec!["failed-attempts".to_owned()],
-            Error::Admission(AdmissionError::TooManyInFlight { .. }) => vec!["in-flight".to_owned()],
-            Error::Admission(AdmissionError::TooManyListeners { .. }) => vec!["listeners".to_owned()],
+            Error::Admission(error) => vec![error.policy().to_owned()],
             _ => Vec::new(),
         },
     }

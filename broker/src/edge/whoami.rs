@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use hearth_client::wire::{Problem, Whoami};
+use hearth_client::wire::{PolicyUsage, Problem, Whoami};
 
 use super::auth::Principal;
 use super::call::Headers;
@@ -14,6 +14,7 @@ use super::{Call, problem};
 use crate::base::BackendName;
 use crate::broker::Broker;
 use crate::config::Scope;
+use crate::tenant::Left;
 
 /// Tells tenant, databases, caches, limits and usage of the key.
 #[utoipa::path(
@@ -52,12 +53,20 @@ pub async fn whoami(State(broker): State<Arc<Broker>>, mut call: Call, Headers(h
         limits: BTreeMap::from([
             ("requests_per_second".to_owned(), limits.requests_per_second.map(u64::from)),
             ("burst".to_owned(), limits.burst.or(limits.requests_per_second).map(u64::from)),
+            ("requests_per_minute".to_owned(), limits.requests_per_minute.map(u64::from)),
+            ("requests_per_hour".to_owned(), limits.requests_per_hour.map(u64::from)),
+            ("database_ms_per_second".to_owned(), limits.database_ms_per_second.map(u64::from)),
+            ("requests_per_day".to_owned(), limits.requests_per_day),
+            ("rows_per_day".to_owned(), limits.rows_per_day),
+            ("bytes_per_day".to_owned(), limits.bytes_per_day),
+            ("database_ms_per_day".to_owned(), limits.database_ms_per_day),
             ("in_flight".to_owned(), limits.in_flight.map(u64::from)),
             ("listeners".to_owned(), Some(u64::from(limits.listeners))),
             ("default_timeout_ms".to_owned(), millis(limits.default_timeout)),
             ("max_timeout_ms".to_owned(), millis(limits.max_timeout)),
             ("stream_timeout_ms".to_owned(), millis(limits.stream_timeout)),
             ("max_result_bytes".to_owned(), Some(limits.max_result_bytes)),
+            ("max_rows".to_owned(), limits.max_rows),
             ("max_batch".to_owned(), Some(u64::from(limits.max_batch))),
             ("max_pipeline".to_owned(), Some(u64::from(limits.max_pipeline))),
         ]),
@@ -65,8 +74,14 @@ pub async fn whoami(State(broker): State<Arc<Broker>>, mut call: Call, Headers(h
             ("in_flight".to_owned(), u64::from(tenant.in_flight())),
             ("listeners".to_owned(), u64::from(tenant.listeners())),
         ]),
+        policies: tenant.counted.left_of_all().map(policy).collect(),
     })
     .into_response()
+}
+
+fn policy((name, shadow, left): (&'static str, bool, Left)) -> (String, PolicyUsage) {
+    let reset_ms = u64::try_from(left.reset.as_millis()).unwrap_or(u64::MAX);
+    (name.to_owned(), PolicyUsage { remaining: left.remaining, reset_ms, shadow })
 }
 
 /// The named statements the key may run, for each database that has some.

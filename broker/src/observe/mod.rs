@@ -6,6 +6,6 @@ pub mod telemetry;
 
 pub use audit::{Audit, Event, Who};
 pub use metrics::{
-    ActiveGuard, AuthMetrics, EndpointMetrics, FetchMetrics, ForecastReading, LaneMetrics, ListenerMetrics, Metrics,
-    Named, OffLane, PoolMetrics, PoolReading, ReloadMetrics, RouteMetrics,
+    ActiveGuard, AuthMetrics, EndpointMetrics, FetchMetrics, FleetMetrics, ForecastReading, LaneMetrics, LimitMetrics,
+    ListenerMetrics, Metrics, Named, OffLane, PoolMetrics, PoolReading, ReloadMetrics, RouteMetrics,
 };

@@ -33,7 +33,7 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 pub struct Limits {
     /// Unit: bytes of encoded result.
     pub max_bytes: u64,
-    /// Rows, if the request names a ceiling.
+    /// Rows, if there is a ceiling.
     pub max_rows: Option<u64>,
 }
 
@@ -76,6 +76,20 @@ pub struct Answer {
     pub queue: Duration,
     /// Time spent with the database.
     pub db: Duration,
+}
+
+impl Answer {
+    /// Rows of all results together: returned, or affected. Read from the results' ends, where they stand for the caller.
+    pub fn rows(&self) -> u64 {
+        // Within a string its quotes would be escaped, and the last one is the result's own.
+        const COUNT: &[u8] = b",\"row_count\":";
+        let count = |result: &Vec<u8>| {
+            let start = memchr::memmem::rfind(result, COUNT)? + COUNT.len();
+            let digits = result[start..].iter().take_while(|byte| byte.is_ascii_digit());
+            Some(digits.fold(0_u64, |count, digit| count.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+        };
+        self.results.iter().filter_map(count).sum()
+    }
 }
 
 /// What to do after an attempt that gave no result.

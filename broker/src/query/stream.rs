@@ -4,6 +4,7 @@
 //! had no effect. A reader that takes nothing holds the database back, until it is cut.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,6 +76,8 @@ pub struct Stream {
     pub pieces: mpsc::Receiver<Piece>,
     /// The data of a COPY are binary.
     pub is_binary: bool,
+    /// Rows read from the database so far.
+    pub rows: Arc<AtomicU64>,
     /// Time spent waiting for a connection.
     pub queue: Duration,
     /// Time until the first row.
@@ -93,6 +96,8 @@ struct Pump {
     exchange: Exchange,
     sink: Sink,
     rows: u64,
+    /// The same for others to see.
+    rows_seen: Arc<AtomicU64>,
     max_rows: Option<u64>,
     max_row_bytes: u64,
     is_binary: bool,
@@ -127,11 +132,12 @@ impl Streaming<'_> {
                 Ok(Ok(pump)) => {
                     let (sender, pieces) = mpsc::channel(PIECES);
                     let (is_binary, active) = (pump.is_binary, self.metrics.active());
+                    let rows = Arc::clone(&pump.rows_seen);
                     tokio::spawn(async move {
                         pump.run(sender).await;
                         drop(active);
                     });
-                    return Ok(Stream { pieces, is_binary, queue: started - asked, db: started.elapsed() });
+                    return Ok(Stream { pieces, is_binary, rows, queue: started - asked, db: started.elapsed() });
                 }
                 Ok(Err(trouble))
                     if attempt < ATTEMPTS && trouble.is_dead_connection() && !self.deadline.has_passed() =>
@@ -173,6 +179,7 @@ impl Streaming<'_> {
             exchange,
             sink,
             rows: 0,
+            rows_seen: Arc::default(),
             max_rows: self.max_rows,
             max_row_bytes: self.max_row_bytes,
             is_binary: false,
@@ -195,6 +202,12 @@ impl Streaming<'_> {
 impl Pump {
     /// Takes in what the server has sent, up to a piece.
     async fn step(&mut self) -> Result<(), Trouble> {
+        let stepped = self.take_in().await;
+        self.rows_seen.store(self.rows, Ordering::Release);
+        stepped
+    }
+
+    async fn take_in(&mut self) -> Result<(), Trouble> {
         loop {
             let channel = &mut self.lease.session_mut().channel;
             match self.exchange.next(channel).await? {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::fleet::Share;
+
 /// One tenant's requests in flight.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct InFlight {
     count: Arc<AtomicU32>,
     limit: Option<u32>,
+    /// This broker's share of a limit that is shared with others.
+    share: Option<Arc<Share>>,
 }
 
 /// One request in flight; drop ends it.
@@ -17,23 +21,41 @@ pub struct Permit(Arc<AtomicU32>);
 impl InFlight {
     /// At most `limit` at one time; unlimited without.
     pub fn new(limit: Option<u32>) -> Self {
-        Self { count: Arc::default(), limit }
+        Self { count: Arc::default(), limit, share: None }
+    }
+
+    /// The same under a limit that is shared with other brokers.
+    #[must_use]
+    pub fn shared(self, share: impl FnOnce(Arc<AtomicU32>) -> Arc<Share>) -> Self {
+        Self { share: Some(share(Arc::clone(&self.count))), ..self }
+    }
+
+    /// How it is shared with other brokers, if it is.
+    pub fn share(&self) -> Option<&Arc<Share>> {
+        self.share.as_ref()
     }
 
     /// The same count under another limit: what runs already counts on.
     #[must_use]
     pub fn under(&self, limit: Option<u32>) -> Self {
-        Self { count: Arc::clone(&self.count), limit }
+        Self { count: Arc::clone(&self.count), limit, share: None }
     }
 
     /// Counts one more. Errors: the limit, when it is reached.
     pub fn take(&self) -> Result<Permit, u32> {
         let permit = Permit(Arc::clone(&self.count));
         let now = self.count.fetch_add(1, Ordering::AcqRel) + 1;
-        match self.limit {
-            Some(limit) if now > limit => Err(limit), // The permit's drop takes it off again.
+        let most = self.share.as_ref().map_or(self.limit, |share| Some(share.most(now)));
+        match (most, self.limit) {
+            (Some(most), Some(limit)) if now > most => Err(limit), // The permit's drop takes it off again.
             _ => Ok(permit),
         }
+    }
+
+    /// Counts one more, over the limit too.
+    pub fn count_one(&self) -> Permit {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Permit(Arc::clone(&self.count))
     }
 
     /// How many there are.

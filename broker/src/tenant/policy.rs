@@ -1,13 +1,14 @@
 //! What one tenant may use, and how much: the configuration's words, resolved once.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::inflight::InFlight;
-use super::rate::Rate;
+use http::HeaderValue;
+
+use super::fleet::Fleet;
+use super::limits::Limits;
 use crate::base::{BackendName, TenantId};
-use crate::config::{LimitsConfig, TenantConfig, setting};
+use crate::config::{LimitsConfig, TenantConfig, policy, setting};
 use crate::observe::{Metrics, RouteMetrics};
 use crate::pool::{Cache, Database};
 
@@ -24,49 +25,44 @@ pub struct Tenant {
     /// Ceilings of each request.
     pub limits: LimitsConfig,
     /// The `RateLimit-Policy` header; `None` for an unlimited tenant.
-    pub policy_header: Option<String>,
-    pub(super) rate: Option<Arc<Rate>>,
-    pub(super) in_flight: InFlight,
-    pub(super) listeners: InFlight,
+    pub policy_header: Option<HeaderValue>,
+    /// The same with the limit on event streams, for those.
+    pub stream_policy_header: Option<HeaderValue>,
+    /// What it has used of its limits.
+    pub counted: Arc<Limits>,
     /// Whether its short reads may share sessions with others.
     pub lanes: bool,
 }
 
 impl Tenant {
-    /// Resolves one tenant's configuration; names that are not there were refused before.
+    /// Resolves one tenant's configuration; names that are not there were refused before. What `before` has in flight and has used
+    /// of its limits stays counted, under the new ones; in `fleet` they are shared.
     pub fn new(
         name: &str,
         config: &TenantConfig,
         databases: &BTreeMap<BackendName, Arc<Database>>,
         caches: &BTreeMap<BackendName, Arc<Cache>>,
+        fleet: Option<&Arc<Fleet>>,
         metrics: &Metrics,
+        before: Option<&Self>,
     ) -> Self {
         let own = |names: &[String]| names.iter().map(|n| BackendName::new(n)).collect::<Vec<_>>();
         let limits = config.limits.clone();
+        let id = TenantId::new(name);
+        let counted = Limits::new(&id, &limits, fleet, metrics, before.map(|before| &*before.counted));
+        let policies = policies(&limits);
+        let listeners = listeners(&limits);
         Self {
-            id: TenantId::new(name),
             databases: pick(&own(&config.databases), databases, name, metrics),
             caches: pick(&own(&config.caches), caches, name, metrics),
             settings: config.settings.clone(),
-            policy_header: policy_header(&limits),
-            rate: rate(&limits).map(|(per_second, burst)| Arc::new(Rate::new(per_second, burst))),
-            in_flight: InFlight::new(limits.in_flight),
-            listeners: InFlight::new(Some(limits.listeners)),
+            policy_header: header(policies.iter()),
+            stream_policy_header: header(policies.iter().chain(&listeners)),
+            counted: Arc::new(counted),
             lanes: config.lanes,
             limits,
+            id,
         }
-    }
-
-    /// The same tenant under another configuration: what it has in flight and has used up of its rate stays counted.
-    #[must_use]
-    pub fn continuing(mut self, before: &Self) -> Self {
-        self.in_flight = before.in_flight.under(self.in_flight.limit());
-        self.listeners = before.listeners.under(self.listeners.limit());
-        if let (Some((per_second, burst)), Some(old)) = (rate(&self.limits), &before.rate) {
-            let same = old.is(per_second, burst);
-            self.rate = Some(if same { Arc::clone(old) } else { Arc::new(old.under(per_second, burst)) });
-        }
-        self
     }
 
     /// True if a request may change this PostgreSQL setting for itself.
@@ -76,12 +72,12 @@ impl Tenant {
 
     /// Requests in flight now.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.count()
+        self.counted.in_flight.limit.count()
     }
 
     /// Event streams open now.
     pub fn listeners(&self) -> u32 {
-        self.listeners.count()
+        self.counted.listeners.limit.count()
     }
 }
 
@@ -95,18 +91,33 @@ fn pick<T>(
     found.map(|(name, it)| (name.clone(), (Arc::clone(it), metrics.route(tenant, name.as_str())))).collect()
 }
 
-/// Requests a second, and at once.
-fn rate(limits: &LimitsConfig) -> Option<(NonZeroU32, NonZeroU32)> {
-    let per_second = NonZeroU32::new(limits.requests_per_second?)?;
-    Some((per_second, limits.burst.and_then(NonZeroU32::new).unwrap_or(per_second)))
+/// Those that are enforced, as `RateLimit-Policy` tells them. Source: draft-ietf-httpapi-ratelimit-headers, structured-field lists.
+fn policies(limits: &LimitsConfig) -> Vec<String> {
+    const DAY: &str = ";w=86400";
+    let all = [
+        (policy::REQUESTS, limits.requests_per_second.map(u64::from), ";w=1"),
+        (policy::REQUESTS_PER_MINUTE, limits.requests_per_minute.map(u64::from), ";w=60"),
+        (policy::REQUESTS_PER_HOUR, limits.requests_per_hour.map(u64::from), ";w=3600"),
+        (policy::DATABASE_MS, limits.database_ms_per_second.map(u64::from), ";qu=\"database-milliseconds\";w=1"),
+        (policy::REQUESTS_PER_DAY, limits.requests_per_day, DAY),
+        (policy::ROWS_PER_DAY, limits.rows_per_day, ";qu=\"rows\";w=86400"),
+        (policy::BYTES_PER_DAY, limits.bytes_per_day, ";qu=\"content-bytes\";w=86400"),
+        (policy::DATABASE_MS_PER_DAY, limits.database_ms_per_day, ";qu=\"database-milliseconds\";w=86400"),
+        (policy::IN_FLIGHT, limits.in_flight.map(u64::from), ";qu=\"concurrent-requests\""),
+    ];
+    let enforced = all.into_iter().filter(|(name, ..)| !limits.shadow.covers(name));
+    enforced.filter_map(|(name, limit, rest)| Some(format!("\"{name}\";q={}{rest}", limit?))).collect()
 }
 
-/// Source: draft-ietf-httpapi-ratelimit-headers, structured-field lists.
-fn policy_header(limits: &LimitsConfig) -> Option<String> {
-    let rate = limits.requests_per_second.map(|q| format!("\"requests\";q={q};w=1"));
-    let in_flight = limits.in_flight.map(|q| format!("\"in-flight\";q={q};qu=\"concurrent-requests\""));
-    let parts: Vec<String> = rate.into_iter().chain(in_flight).collect();
-    (!parts.is_empty()).then(|| parts.join(", "))
+fn listeners(limits: &LimitsConfig) -> Option<String> {
+    let name = policy::LISTENERS;
+    (!limits.shadow.covers(name)).then(|| format!("\"{name}\";q={};qu=\"event-streams\"", limits.listeners))
+}
+
+fn header<'p>(policies: impl Iterator<Item = &'p String>) -> Option<HeaderValue> {
+    let text = policies.map(String::as_str).collect::<Vec<_>>().join(", ");
+    let value = || HeaderValue::from_str(&text).expect("numbers and words of our own are header text");
+    (!text.is_empty()).then(value)
 }
 
 #[cfg(test)]
@@ -118,7 +129,7 @@ mod tests {
         let tenant = |settings: &[&str]| {
             let settings = settings.iter().map(|entry| (*entry).to_owned()).collect();
             let config = TenantConfig { settings, ..TenantConfig::default() };
-            Tenant::new("acme", &config, &BTreeMap::new(), &BTreeMap::new(), &Metrics::new())
+            Tenant::new("acme", &config, &BTreeMap::new(), &BTreeMap::new(), None, &Metrics::new(), None)
         };
         let acme = tenant(&["app.*", "search_path"]);
         assert!(acme.allows_setting("App.user_id") && acme.allows_setting("SEARCH_PATH"));

@@ -17,7 +17,7 @@ pub use problem::{Outcome, PostgresError, Problem, ProblemCode};
 pub use query::{Column, Int8Format, Notice, QueryRequest, QueryResponse, RowShape, ValueFormat};
 pub use redis::RedisReply;
 pub use statement::StatementRequest;
-pub use whoami::Whoami;
+pub use whoami::{PolicyUsage, Whoami};
 
 /// Names of the headers this interface adds to HTTP.
 pub mod header {

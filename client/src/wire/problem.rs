@@ -44,6 +44,8 @@ pub enum ProblemCode {
     StatementFailed,
     /// The tenant's request rate is used up.
     RateLimited,
+    /// The tenant's quota for today is used up.
+    QuotaExhausted,
     /// The tenant has too many requests in flight.
     TooManyInFlight,
     /// The connection died while the statement ran.

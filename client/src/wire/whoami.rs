@@ -28,4 +28,19 @@ pub struct Whoami {
     pub limits: BTreeMap<String, Option<u64>>,
     /// What is in use now: `in_flight`, `listeners`.
     pub usage: BTreeMap<String, u64>,
+    /// What is left of each rate and quota, by policy name.
+    #[serde(default)]
+    pub policies: BTreeMap<String, PolicyUsage>,
+}
+
+/// What is left of one of the tenant's limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyUsage {
+    /// In the limit's own unit: requests, rows, bytes, milliseconds.
+    pub remaining: u64,
+    /// When all of it is there again. Units: milliseconds.
+    pub reset_ms: u64,
+    /// It is counted and not enforced.
+    pub shadow: bool,
 }

@@ -42,6 +42,7 @@ pub async fn batch(
     match answer(&broker, &mut call, &database, &headers, body).await {
         Ok(answer) => {
             call.spent(answer.queue, answer.db);
+            call.used_rows(|| answer.rows());
             call.note(|event| event.rows = answer.results.iter().map(|result| row_count(result)).sum());
             call.finish(([(CONTENT_TYPE, "application/json")], written(&answer)).into_response(), None)
         }
@@ -73,6 +74,7 @@ async fn answer(
         statements.push(read(statement, format, &broker.readings).map_err(|error| numbered(error, index))?);
     }
     let read_only = !asked.may_write();
+    call.to_database();
     match request.transaction {
         Some(begin) => {
             let begin = Transaction { read_only: begin.read_only || read_only, ..begin };

@@ -85,6 +85,7 @@ async fn load(
         caller: &asked.caller,
         metrics: &asked.metrics,
     };
+    call.to_database();
     let mut upload = Upload(encoding::decoded(headers, body)?);
     let loaded = match copy.go(&mut upload).await {
         Ok(loaded) => loaded,
@@ -95,6 +96,7 @@ async fn load(
     };
     call.spent(loaded.queue, loaded.db);
     call.note(|event| event.rows = Some(loaded.response.rows));
+    call.used_rows(|| loaded.response.rows);
     Ok(loaded.response)
 }
 
@@ -137,8 +139,10 @@ async fn unload(
     let (settings, timeout_ms) = (asked.settings(&none)?, asked.stream_timeout_ms());
     let unit = unit(&asked, &sql, CopyDirection::Out, &settings)?.lasting(&timeout_ms);
     note(call, &unit);
+    call.to_database();
     let stream = asked.streaming(&unit, None, None).open().await.map_err(unnumbered)?;
     call.spent(stream.queue, stream.db);
+    call.streams(&stream.rows);
     let content_type = match (stream.is_binary, unit.statements[0].mentions_csv()) {
         (true, _) => "application/octet-stream",
         (false, true) => "text/csv; charset=utf-8",

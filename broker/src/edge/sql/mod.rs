@@ -78,6 +78,11 @@ impl<'b> Asked<'b> {
         &self.broker.habits[self.database.name()]
     }
 
+    /// The lower of the request's ceiling and the tenant's.
+    fn most_rows(&self, asked: Option<u64>) -> Option<u64> {
+        asked.into_iter().chain(self.tenant().limits.max_rows).min()
+    }
+
     /// The settings of the request's transaction: what it asks for, and what comes with who is asking. Errors: a setting that the
     /// tenant may not set, or that a token sets.
     fn settings<'s>(&self, asked: &'s BTreeMap<String, String>) -> Result<Cow<'s, BTreeMap<String, String>>, Error> {
@@ -97,8 +102,9 @@ impl<'b> Asked<'b> {
         Ok(Cow::Owned(both.collect()))
     }
 
-    /// Notes where the request went, where there is a choice of servers.
+    /// Notes what was used, and where the request went, where there is a choice of servers.
     fn tell(&self, call: &mut Call, answer: &Answer) {
+        call.used_rows(|| answer.rows());
         if self.database.is_replicated() {
             call.went(answer.written, answer.by_replica);
         }
@@ -115,7 +121,7 @@ impl<'b> Asked<'b> {
             deadline: self.deadline,
             at_least: self.at_least,
             lanes: self.lanes,
-            limits: Limits { max_bytes, max_rows },
+            limits: Limits { max_bytes, max_rows: self.most_rows(max_rows) },
             caller: &self.caller,
             metrics: &self.metrics,
             habits: self.habits(),
@@ -132,7 +138,7 @@ impl<'b> Asked<'b> {
             deadline: self.deadline,
             over_by: Deadline::after(self.tenant().limits.stream_timeout),
             max_row_bytes: self.tenant().limits.max_result_bytes,
-            max_rows,
+            max_rows: self.most_rows(max_rows),
             reader_timeout: self.broker.server.reader_timeout,
             caller: &self.caller,
             metrics: &self.metrics,

@@ -86,6 +86,7 @@ pub async fn one<'a>(
     max_rows: Option<u64>,
 ) -> Result<Response, Error> {
     note(call, &unit);
+    call.to_database();
     let Some(format) = format else {
         let answer = asked.run(&unit, &[], max_rows).go().await.map_err(unnumbered)?;
         call.spent(answer.queue, answer.db);
@@ -100,6 +101,7 @@ pub async fn one<'a>(
         Box::pin(asked.streaming(&unit, Some(format), max_rows).open()).await.map_err(unnumbered)?
     };
     call.spent(stream.queue, stream.db);
+    call.streams(&stream.rows);
     let content_type = match format {
         LineFormat::Ndjson => media_type::NDJSON,
         LineFormat::Csv => "text/csv; charset=utf-8; header=present",

@@ -130,8 +130,10 @@ async fn get_answer(
     let settings = asked.settings(&none)?;
     let unit = Unit::one(statement, Expect::default(), true, &settings, false)?;
     note(call, &unit);
+    call.to_database();
     let answer = asked.run(&unit, &[], None).go().await.map_err(unnumbered)?;
     call.spent(answer.queue, answer.db);
+    call.used_rows(|| answer.rows());
     let body = answer.results.into_iter().next().unwrap_or_default();
     call.note(|event| event.rows = row_count(&body));
     let etag = etag(&body);

@@ -5,6 +5,7 @@
 mod auth;
 mod forecasts;
 mod lanes;
+mod limits;
 mod listener;
 mod pools;
 mod reloads;
@@ -22,9 +23,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::base::TenantId;
+
 pub use auth::{AuthMetrics, FetchMetrics};
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
+pub use limits::{FleetMetrics, LimitMetrics};
 pub use listener::ListenerMetrics;
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
 pub use reloads::ReloadMetrics;
@@ -52,6 +56,7 @@ pub struct Metrics {
     pub auth: AuthMetrics,
     /// Connections of clients.
     pub listener: ListenerMetrics,
+    limits: limits::Limits,
     /// How reloads went.
     pub reloads: ReloadMetrics,
 }
@@ -70,9 +75,10 @@ impl Metrics {
         let pools = Arc::new(pools::Pools::register(&mut registry));
         let lanes = Arc::new(lanes::Lanes::register(&mut registry));
         let auth = AuthMetrics::register(&mut registry);
+        let limits = limits::Limits::register(&mut registry);
         let listener = ListenerMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, auth, listener, reloads }
+        Self { registry: Arc::new(registry), requests, pools, lanes, auth, limits, listener, reloads }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
@@ -88,6 +94,16 @@ impl Metrics {
     /// The handles for one backend's lanes, looked up once.
     pub fn lanes(&self, backend: &str) -> LaneMetrics {
         LaneMetrics::new(&self.lanes, backend)
+    }
+
+    /// The counts of one tenant's limit.
+    pub fn limit(&self, tenant: &TenantId, policy: &'static str) -> LimitMetrics {
+        self.limits.of(tenant, policy)
+    }
+
+    /// How brokers share limits.
+    pub fn fleet(&self) -> FleetMetrics {
+        self.limits.fleet()
     }
 
     /// Everything in the `OpenMetrics` text format.
