@@ -10,6 +10,7 @@ mod compression;
 mod contract;
 mod copy;
 mod failover;
+mod fairness;
 mod faults;
 mod hazards;
 mod hygiene;

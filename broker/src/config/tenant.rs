@@ -20,6 +20,9 @@ pub struct TenantConfig {
     /// (`app.*`). Settings that the text of values or the broker's work rests on are refused here (`datestyle`,
     /// `statement_timeout`, `transaction_…` and the like). Default: none.
     pub settings: Vec<String>,
+    /// The tenant's part of a database's time while others wait for connections too: one of weight 3 gets three times as much as one
+    /// of weight 1. Default: 1. Range: 1 to 1000.
+    pub weight: u32,
     /// Whether short reads may share sessions with other callers' (`pool.lanes`). Default: true.
     pub lanes: bool,
     /// The tenant's API keys; `hearth key create` makes one.
@@ -34,6 +37,7 @@ impl Default for TenantConfig {
             databases: Vec::new(),
             caches: Vec::new(),
             settings: Vec::new(),
+            weight: 1,
             lanes: true,
             keys: Vec::new(),
             limits: LimitsConfig::default(),
@@ -95,6 +99,9 @@ pub struct LimitsConfig {
     pub burst: Option<u32>,
     /// Requests running or queueing at one time; over it 429 `too_many_in_flight`. Unset: unlimited. Range: 1 to 1000000.
     pub in_flight: Option<u32>,
+    /// Most requests waiting for a connection of one database server; one more is 503 `overloaded`. Default: 1000.
+    /// Range: 1 to 1000000.
+    pub max_queued: u32,
     /// Most event streams (`/listen`) open at one time; over it 429 `too_many_in_flight`. A stream that stands counts here and
     /// not in `in_flight`. Default: 1000. Range: 1 to 1000000.
     pub listeners: u32,
@@ -129,6 +136,8 @@ impl Default for LimitsConfig {
             requests_per_second: None,
             burst: None,
             in_flight: None,
+            // A thousand statements of 10 ms on four connections are through in 2.5 s; past that a refusal is kinder.
+            max_queued: 1000,
             // A stream costs a socket and some kilobytes: a thousand are no burden, and a loop that forgets to close them is found.
             listeners: 1000,
             default_timeout: Duration::from_secs(30),

@@ -9,12 +9,14 @@ use super::rate::Rate;
 use crate::base::{BackendName, TenantId};
 use crate::config::{LimitsConfig, TenantConfig, setting};
 use crate::observe::{Metrics, RouteMetrics};
-use crate::pool::{Cache, Database};
+use crate::pool::{Account, Cache, Database};
 
 /// One tenant.
 pub struct Tenant {
     /// Its name.
     pub id: TenantId,
+    /// The same, as the queues for connections know it.
+    pub account: Arc<Account>,
     /// Its databases, each with the metrics of its requests there.
     pub databases: BTreeMap<BackendName, (Arc<Database>, RouteMetrics)>,
     /// Its caches, each with the metrics of its requests there.
@@ -44,6 +46,7 @@ impl Tenant {
         let own = |names: &[String]| names.iter().map(|n| BackendName::new(n)).collect::<Vec<_>>();
         let limits = config.limits.clone();
         Self {
+            account: Account::new(TenantId::new(name), config.weight, limits.max_queued),
             id: TenantId::new(name),
             databases: pick(&own(&config.databases), databases, name, metrics),
             caches: pick(&own(&config.caches), caches, name, metrics),
@@ -62,6 +65,9 @@ impl Tenant {
     pub fn continuing(mut self, before: &Self) -> Self {
         self.in_flight = before.in_flight.under(self.in_flight.limit());
         self.listeners = before.listeners.under(self.listeners.limit());
+        // One account for both: who waits already has the new weight too.
+        before.account.change(self.account.weight(), self.account.max_queued());
+        self.account = Arc::clone(&before.account);
         if let (Some((per_second, burst)), Some(old)) = (rate(&self.limits), &before.rate) {
             let same = old.is(per_second, burst);
             self.rate = Some(if same { Arc::clone(old) } else { Arc::new(old.under(per_second, burst)) });

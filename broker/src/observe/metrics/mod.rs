@@ -5,6 +5,7 @@
 mod forecasts;
 mod lanes;
 mod pools;
+mod queues;
 mod reloads;
 mod requests;
 mod scrape;
@@ -23,6 +24,7 @@ use prometheus_client::registry::{Metric, Registry};
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
+pub use queues::QueueMetrics;
 pub use reloads::ReloadMetrics;
 pub use requests::RouteMetrics;
 pub use scrape::Named;

@@ -1,0 +1,393 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Far enough away for everybody.
+const LATER: Duration = Duration::from_secs(3_600);
+const MS: Duration = Duration::from_millis(1);
+
+fn account(name: &str, weight: u32) -> Arc<Account> {
+    Account::new(TenantId::new(name), weight, 1_000)
+}
+
+/// Turns on a clock of their own.
+struct World {
+    turns: Turns<u32>,
+    now: Instant,
+    next: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { turns: Turns::new(), now: Instant::now(), next: 0 }
+    }
+
+    fn join(&mut self, account: &Arc<Account>) -> u64 {
+        self.next += 1;
+        self.turns.join(account, self.now + LATER, self.next, self.now)
+    }
+
+    /// The next one's tenant; its session is held for `held` of it and then settled.
+    fn serve(&mut self, held: impl Fn(&str) -> Duration) -> Option<String> {
+        let (_, charge) = self.turns.next(self.now, |_| {})?;
+        let tenant = charge.account.tenant().as_str().to_owned();
+        let held = held(&tenant);
+        self.now += held;
+        self.turns.settle(&charge, held, self.now);
+        Some(tenant)
+    }
+
+    /// Who got how much of `total` time, when all of them always wait and one session serves.
+    fn shares(&mut self, accounts: &[Arc<Account>], total: Duration, held: impl Fn(&str) -> Duration) -> Vec<Duration> {
+        let mut had = vec![Duration::ZERO; accounts.len()];
+        let until = self.now + total;
+        while self.now < until {
+            for account in accounts {
+                while self.turns.of(account) < 5 {
+                    self.join(account);
+                }
+            }
+            let tenant = self.serve(&held).expect("somebody waits");
+            let who = accounts.iter().position(|account| account.tenant().as_str() == tenant);
+            had[who.expect("is one of them")] += held(&tenant);
+        }
+        had
+    }
+}
+
+fn ratio(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64()
+}
+
+#[test]
+fn one_tenant_is_served_in_the_order_it_came() {
+    let mut world = World::new();
+    let acme = account("acme", 1);
+    for _ in 0..5 {
+        world.join(&acme);
+    }
+    let mut order = Vec::new();
+    while let Some((waiter, _)) = world.turns.next(world.now, |_| {}) {
+        order.push(waiter);
+    }
+    assert_eq!(order, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn time_is_divided_by_weight_whatever_each_takes() {
+    for (weights, times) in [
+        ([1, 1], [20, 20]),
+        ([1, 3], [20, 20]),
+        ([1, 3], [100, 1]),
+        ([3, 1], [100, 1]),
+        ([1, 1], [500, 2]),
+        ([2, 1_000], [3, 3]),
+        ([499, 1_000], [7, 1]),
+    ] {
+        let accounts = [account("a", weights[0]), account("b", weights[1])];
+        let held = |tenant: &str| Duration::from_millis(times[usize::from(tenant == "b")]);
+        let had = World::new().shares(&accounts, Duration::from_secs(3_000), held);
+        let (got, wanted) = (ratio(had[1], had[0]), f64::from(weights[1]) / f64::from(weights[0]));
+        assert!((got / wanted - 1.0).abs() < 0.05, "{weights:?} {times:?}: {got:.3} instead of {wanted:.3}");
+    }
+}
+
+#[test]
+fn many_tenants_share_alike() {
+    let accounts: Vec<_> = (0..50).map(|index| account(&format!("t{index}"), 1 + index % 3)).collect();
+    let had = World::new().shares(&accounts, Duration::from_secs(2_000), |_| 4 * MS);
+    let each: Vec<f64> = had.iter().zip(&accounts).map(|(had, a)| had.as_secs_f64() / f64::from(a.weight())).collect();
+    let (least, most) = each.iter().fold((f64::MAX, 0.0_f64), |(least, most), it| (least.min(*it), most.max(*it)));
+    assert!(most / least < 1.05, "{least} to {most}");
+}
+
+#[test]
+fn one_who_asks_now_and_then_has_the_very_next_turn() {
+    let mut world = World::new();
+    let (loud, quiet) = (account("loud", 1), account("quiet", 1));
+    for round in 0..200 {
+        for _ in 0..5 {
+            world.join(&loud);
+        }
+        let _ = world.serve(|_| 20 * MS);
+        if round % 10 == 5 {
+            world.join(&quiet);
+            assert_eq!(world.serve(|_| 20 * MS).as_deref(), Some("quiet"), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn one_who_keeps_coming_back_as_a_new_one_gets_no_more_than_its_part() {
+    // Never more than one of them waits, so that its queue is empty after each turn.
+    let mut world = World::new();
+    let (steady, fickle) = (account("steady", 1), account("fickle", 1));
+    let (mut served, mut of_fickle) = (0, 0);
+    while served < 10_000 {
+        while world.turns.of(&steady) < 3 {
+            world.join(&steady);
+        }
+        if world.turns.of(&fickle) == 0 {
+            world.join(&fickle);
+        }
+        served += 1;
+        of_fickle += u32::from(world.serve(|_| 5 * MS).as_deref() == Some("fickle"));
+    }
+    assert!((4_900..=5_100).contains(&of_fickle), "{of_fickle} of {served}");
+}
+
+#[test]
+fn what_was_used_while_others_waited_is_paid_back_though_nobody_waits_meanwhile() {
+    let mut world = World::new();
+    let (slow, fast) = (account("slow", 1), account("fast", 1));
+    // Lent before anybody waited: from then on it counts.
+    let lent = Charge::none(&slow);
+    world.join(&fast);
+    world.now += Duration::from_secs(2);
+    world.turns.settle(&lent, Duration::from_secs(60), world.now);
+    world.join(&slow);
+    let mut had = Duration::ZERO;
+    loop {
+        while world.turns.of(&fast) < 3 {
+            world.join(&fast);
+        }
+        match world.serve(|_| 10 * MS).as_deref() {
+            Some("fast") => had += 10 * MS,
+            _ => break,
+        }
+    }
+    assert!((1_900..2_100).contains(&had.as_millis()), "{had:?}");
+}
+
+#[test]
+fn nobody_pays_for_longer_than_ten_seconds_of_the_others() {
+    let mut world = World::new();
+    let (slow, fast) = (account("slow", 1), account("fast", 1));
+    world.join(&slow);
+    world.join(&fast);
+    assert!(world.serve(|_| 1_000 * LATER).is_some());
+    world.join(&slow);
+    let mut turns = 0;
+    loop {
+        while world.turns.of(&fast) < 3 {
+            world.turns.join(&fast, world.now + LATER, 0, world.now);
+        }
+        // All of the slow one's have expired: it has one that has not.
+        if world.turns.of(&slow) == 0 {
+            world.join(&slow);
+        }
+        turns += 1;
+        if world.serve(|_| 10 * MS).as_deref() == Some("slow") {
+            break;
+        }
+    }
+    assert!((900..1_100).contains(&turns), "{turns}");
+}
+
+#[test]
+fn debts_are_forgotten_when_nobody_has_waited_for_a_while() {
+    let mut world = World::new();
+    let (slow, fast) = (account("slow", 1), account("fast", 1));
+    world.join(&slow);
+    world.join(&fast);
+    while world.serve(|tenant| if tenant == "slow" { Duration::from_secs(5) } else { MS }).is_some() {}
+    assert!(!world.turns.forgive(world.now), "not yet");
+    world.now += 2 * FORGIVEN;
+    assert!(world.turns.forgive(world.now));
+    world.join(&slow);
+    world.join(&fast);
+    assert_eq!(world.serve(|_| MS).as_deref(), Some("slow"), "first come, first served");
+}
+
+#[test]
+fn a_weight_changes_for_those_who_wait() {
+    let accounts = [account("a", 1), account("b", 1)];
+    let mut world = World::new();
+    world.shares(&accounts, Duration::from_secs(10), |_| 10 * MS);
+    accounts[1].change(4, 1_000);
+    let had = world.shares(&accounts, Duration::from_secs(100), |_| 10 * MS);
+    assert!((3.8..4.2).contains(&ratio(had[1], had[0])), "{had:?}");
+}
+
+#[test]
+fn the_longest_queue_makes_room_and_the_oldest_there_stay() {
+    let mut world = World::new();
+    let (loud, quiet, heavy) = (account("loud", 1), account("quiet", 1), account("heavy", 4));
+    for _ in 0..6 {
+        world.join(&loud);
+    }
+    for _ in 0..8 {
+        world.join(&heavy);
+    }
+    assert_eq!(world.turns.push_out(&quiet, world.now), Some(6), "the newest of the longest by weight");
+    assert_eq!(world.turns.push_out(&loud, world.now), None, "its own is the longest");
+    assert_eq!((world.turns.of(&loud), world.turns.len()), (5, 13));
+}
+
+#[test]
+fn the_wait_is_estimated_from_what_is_known_and_never_for_the_first() {
+    let mut world = World::new();
+    let (loud, quiet) = (account("loud", 1), account("quiet", 1));
+    world.turns.note_usual(Some(20 * MS));
+    assert_eq!(world.turns.expected(&loud, 4), None);
+    for _ in 0..100 {
+        world.join(&loud);
+    }
+    let expected = world.turns.expected(&loud, 4).expect("it is known");
+    assert_eq!(expected, 500 * MS);
+    assert_eq!(world.turns.expected(&quiet, 4), None);
+    for _ in 0..10 {
+        world.join(&quiet);
+    }
+    // Two tenants with equal parts: but when the quiet one is through, all is the loud one's.
+    let loud_one = world.turns.expected(&loud, 4).expect("it is known");
+    let quiet_one = world.turns.expected(&quiet, 4).expect("it is known");
+    assert_eq!((loud_one, quiet_one), (550 * MS, 100 * MS));
+    let unknown = World { turns: Turns::new(), ..world };
+    let mut unknown = unknown;
+    for _ in 0..100 {
+        unknown.join(&loud);
+    }
+    assert_eq!(unknown.turns.expected(&loud, 4), None, "nothing is known of how long they take");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join { tenant: usize, patience_ms: u64 },
+    Leave { which: usize },
+    Next,
+    Return { which: usize, held_ms: u64 },
+    Refund { which: usize },
+    PushOut { tenant: usize },
+    Forgive,
+    Wait { ms: u64 },
+    Weigh { tenant: usize, weight: u32 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..4_usize, 1..5_000_u64).prop_map(|(tenant, patience_ms)| Step::Join { tenant, patience_ms }),
+        2 => any::<usize>().prop_map(|which| Step::Leave { which }),
+        5 => Just(Step::Next),
+        4 => (any::<usize>(), 0..3_000_u64).prop_map(|(which, held_ms)| Step::Return { which, held_ms }),
+        1 => any::<usize>().prop_map(|which| Step::Refund { which }),
+        1 => (0..4_usize).prop_map(|tenant| Step::PushOut { tenant }),
+        1 => Just(Step::Forgive),
+        2 => (1..2_000_u64).prop_map(|ms| Step::Wait { ms }),
+        1 => (0..4_usize, 1..1_000_u32).prop_map(|(tenant, weight)| Step::Weigh { tenant, weight }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: everybody who waits is in the line once, whoever was told is not, and the sums hold.
+    #[test]
+    fn nobody_is_lost_and_nobody_told_twice(steps in proptest::collection::vec(step(), 1..300)) {
+        let accounts: Vec<_> = (0..4).map(|index| account(&format!("t{index}"), 1 + index)).collect();
+        let (mut world, mut waiting, mut lent) = (World::new(), Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Join { tenant, patience_ms } => {
+                    world.next += 1;
+                    let deadline = world.now + Duration::from_millis(patience_ms);
+                    let id = world.turns.join(&accounts[tenant], deadline, world.next, world.now);
+                    waiting.push((world.next, tenant, id, deadline));
+                }
+                Step::Leave { which } if !waiting.is_empty() => {
+                    let (_, tenant, id, _) = waiting.remove(which % waiting.len());
+                    prop_assert!(world.turns.leave(&accounts[tenant], id, world.now));
+                    prop_assert!(!world.turns.leave(&accounts[tenant], id, world.now));
+                }
+                Step::Next => {
+                    let mut expired = Vec::new();
+                    let told = world.turns.next(world.now, |waiter| expired.push(waiter));
+                    for gone in expired {
+                        let at = waiting.iter().position(|it| it.0 == gone).expect("has waited");
+                        prop_assert!(waiting.remove(at).3 <= world.now, "it was early");
+                    }
+                    match told {
+                        Some((waiter, charge)) => {
+                            let at = waiting.iter().position(|it| it.0 == waiter).expect("has waited");
+                            let (_, tenant, id, deadline) = waiting.remove(at);
+                            prop_assert!(deadline > world.now, "it was late");
+                            prop_assert!(
+                                !waiting.iter().any(|it| it.1 == tenant && it.2 < id && it.3 > world.now),
+                                "one of its tenant's came before it"
+                            );
+                            lent.push(charge);
+                        }
+                        None => prop_assert!(waiting.is_empty(), "somebody waits"),
+                    }
+                }
+                Step::Return { which, held_ms } if !lent.is_empty() => {
+                    let charge = lent.swap_remove(which % lent.len());
+                    world.turns.settle(&charge, Duration::from_millis(held_ms), world.now);
+                }
+                Step::Refund { which } if !lent.is_empty() => {
+                    let charge = lent.swap_remove(which % lent.len());
+                    world.turns.refund(&charge);
+                }
+                Step::PushOut { tenant } => {
+                    if let Some(gone) = world.turns.push_out(&accounts[tenant], world.now) {
+                        let at = waiting.iter().position(|it| it.0 == gone).expect("has waited");
+                        waiting.remove(at);
+                    }
+                }
+                Step::Forgive => drop(world.turns.forgive(world.now)),
+                Step::Wait { ms } => world.now += Duration::from_millis(ms),
+                Step::Weigh { tenant, weight } => accounts[tenant].change(weight, 1_000),
+                _ => {}
+            }
+            prop_assert_eq!(world.turns.len(), waiting.len());
+            for (index, account) in accounts.iter().enumerate() {
+                prop_assert_eq!(world.turns.of(account), waiting.iter().filter(|it| it.1 == index).count());
+            }
+            world.turns.check();
+        }
+    }
+
+    /// However much the others ask for, nobody waits for longer than its part of the time makes it.
+    #[test]
+    fn nobody_starves(weights in proptest::collection::vec(1..1_000_u32, 2..6), times in proptest::collection::vec(1..200_u64, 6)) {
+        let accounts: Vec<_> = weights.iter().enumerate().map(|(i, weight)| account(&i.to_string(), *weight)).collect();
+        let held = |tenant: &str| Duration::from_millis(times[tenant.parse::<usize>().expect("a number")]);
+        let mut world = World::new();
+        let total: u64 = weights.iter().copied().map(u64::from).sum();
+        let longest = times.iter().max().copied().unwrap_or(1);
+        let mut last: Vec<Instant> = vec![world.now; accounts.len()];
+        for _ in 0..2_000 {
+            for account in &accounts {
+                if world.turns.of(account) == 0 {
+                    world.join(account);
+                }
+            }
+            let who: usize = world.serve(held).expect("somebody waits").parse().expect("a number");
+            last[who] = world.now;
+            for (index, weight) in weights.iter().enumerate() {
+                // Its own last use and one quantum, paid by the others at their parts; and each other's last use beyond its quantum.
+                let own = Duration::from_millis(times[index] + 2).mul_f64(1.3 * total as f64 / f64::from(*weight));
+                let bound = own + Duration::from_millis((longest + 2) * 2 * weights.len() as u64);
+                prop_assert!(world.now - last[index] <= bound, "{index} of {weights:?} with {times:?}: {:?} > {bound:?}", world.now - last[index]);
+            }
+        }
+    }
+}
+
+impl Turns<u32> {
+    /// The sums are what they are sums of.
+    fn check(&self) {
+        let flows = || self.flows.values();
+        let costs = |flow: &Flow<u32>| flow.waiting.iter().map(|waiting| waiting.cost).sum::<i64>();
+        assert!(flows().all(|flow| flow.work == costs(flow)));
+        assert_eq!(self.work, flows().map(costs).sum::<i64>());
+        let waits = || flows().filter(|flow| !flow.waiting.is_empty());
+        assert_eq!(self.wanted, waits().map(|flow| u64::from(flow.weight)).sum::<u64>());
+        assert_eq!(self.len, flows().map(|flow| flow.waiting.len()).sum::<usize>());
+        assert!(waits().all(|flow| flow.is_listed), "who waits is in a list");
+        let mut listed: Vec<_> = self.fresh.iter().chain(&self.round).collect();
+        listed.sort_unstable();
+        let count = listed.len();
+        listed.dedup();
+        assert_eq!((listed.len(), flows().filter(|flow| flow.is_listed).count()), (count, count), "in one list, once");
+        assert!(flows().all(|flow| flow.credit <= QUANTUM));
+    }
+}
