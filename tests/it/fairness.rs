@@ -14,8 +14,7 @@ use hearth_tests::{Answer, Ground, Key, Served, knob, permille};
 use serde_json::json;
 use tokio::time::{Instant, interval, sleep};
 
-/// Leases that each sleep so long: how many are served is the pool's size over it, however fast the machine.
-const HELD: Duration = Duration::from_millis(40);
+/// How many are served is the pool's size over how long each sleeps, however fast the machine.
 const POOL: u32 = 8;
 const TICK: Duration = Duration::from_millis(5);
 
@@ -100,19 +99,20 @@ async fn offer(per_second: u64, time: Duration, ask: impl AsyncFn(u64)) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_offers_twenty_times_its_share_does_not_slow_another() {
     const ROUNDS: u32 = 3;
-    let phase = Duration::from_secs(knob("HEARTH_TEST_SECONDS", 9)) / (2 * ROUNDS);
+    /// Between 60 and 140 ms: as statements are, no two alike.
+    const SQL: &str = "SELECT pg_sleep(0.06 + 0.08 * random())";
+    const HELD_MS: u64 = 100;
+    let phase = Duration::from_secs(knob("HEARTH_TEST_SECONDS", 15)) / (2 * ROUNDS);
     let pair = Pair::with(&format!("{{ min = {POOL}, max = {POOL} }}"), ["", ""]).await;
-    let sql = sleeping(HELD);
-    pair.warm(&sql).await;
-    let capacity = u64::from(POOL) * 1000 / u64::try_from(HELD.as_millis()).expect("fits");
-    let share = capacity / 2;
+    pair.warm(SQL).await;
+    let share = u64::from(POOL) * 1000 / HELD_MS / 2;
     let (times, codes) = (Mutex::new([Vec::new(), Vec::new()]), Mutex::new(BTreeMap::<String, u64>::new()));
     let quietly = async |crowded: usize| {
         // Half of its share, no two at the same distance.
         offer(share / 2, phase, async |number| {
-            sleep(Duration::from_micros(number * 7_919 % 17_000)).await;
+            sleep(Duration::from_micros(number * 7_919 % 47_000)).await;
             let began = Instant::now();
-            let answer = pair.ask(1, &sql, 5_000).await;
+            let answer = pair.ask(1, SQL, 5_000).await;
             assert_eq!(answer.status, 200, "{}", answer.text);
             times.lock().unwrap_or_else(PoisonError::into_inner)[crowded].push(began.elapsed());
         })
@@ -120,7 +120,7 @@ async fn a_tenant_that_offers_twenty_times_its_share_does_not_slow_another() {
     };
     let loudly = async |time: Duration| {
         offer(20 * share, time, async |_| {
-            let answer = pair.ask(0, &sql, 1_000).await;
+            let answer = pair.ask(0, SQL, 1_000).await;
             let code = if answer.status == 200 { "ok" } else { answer.code() };
             assert!(["ok", "overloaded", "queue_deadline", "statement_timeout"].contains(&code), "{}", answer.text);
             *codes.lock().unwrap_or_else(PoisonError::into_inner).entry(code.to_owned()).or_default() += 1;
@@ -142,7 +142,7 @@ async fn a_tenant_that_offers_twenty_times_its_share_does_not_slow_another() {
     let at = |times: &[Duration], at| permille(times, at);
     let ratio = |of: usize| ms(at(crowded, of)) / ms(at(alone, of));
     println!(
-        "quiet alone: {} served, p50 {:.1} ms, p99 {:.1} ms; beside 20 × its share: {} served, p50 {:.1} ms, p99 {:.1} ms; ratio p50 {:.2}, p99 {:.2}; loud {codes:?}",
+        "quiet alone: {} served, p50 {:.1} ms, p99 {:.1} ms; beside 20 × its share: {} served, p50 {:.1} ms, p99 {:.1} ms; ratio p50 {:.2}, p95 {:.2}, p99 {:.2}; loud {codes:?}",
         alone.len(),
         ms(at(alone, 500)),
         ms(at(alone, 990)),
@@ -150,13 +150,16 @@ async fn a_tenant_that_offers_twenty_times_its_share_does_not_slow_another() {
         ms(at(crowded, 500)),
         ms(at(crowded, 990)),
         ratio(500),
+        ratio(950),
         ratio(990)
     );
     let refused: u64 = codes.iter().filter(|(code, _)| *code != "ok").map(|(_, count)| count).sum();
     assert!(refused > codes["ok"], "the crowd was no crowd: {codes:?}");
-    assert!(codes["overloaded"] > codes.get("queue_deadline").copied().unwrap_or(0), "told early: {codes:?}");
-    // 1.5 is the aim. A machine that is busy with other things adds its own to both ends.
-    assert!(ratio(990) < 2.0 && ratio(500) < 1.5, "p50 × {:.2}, p99 × {:.2}", ratio(500), ratio(990));
+    let waited_in_vain: u64 =
+        codes.iter().filter(|(code, _)| *code != "ok" && *code != "overloaded").map(|(_, count)| count).sum();
+    assert!(codes["overloaded"] > 10 * waited_in_vain, "they were not told early: {codes:?}");
+    // 1.5 is the aim, for the 99th too where there are enough of them. A machine that is busy with other things adds its own.
+    assert!(ratio(500) < 1.5 && ratio(950) < 1.6, "p50 × {:.2}, p95 × {:.2}", ratio(500), ratio(950));
     assert!(pair.served.metric("hearth_queue_shed_total").await > 0.5);
     pair.is_whole().await;
 }
@@ -165,7 +168,7 @@ async fn a_tenant_that_offers_twenty_times_its_share_does_not_slow_another() {
 async fn two_that_both_want_everything_get_it_by_weight() {
     let time = Duration::from_secs(knob("HEARTH_TEST_SECONDS", 5));
     let pair = Pair::with(&format!("{{ min = {POOL}, max = {POOL} }}"), ["weight = 1", "weight = 3"]).await;
-    let sql = sleeping(HELD / 4);
+    let sql = sleeping(Duration::from_millis(10));
     pair.warm(&sql).await;
     let (served, is_over) = ([AtomicU64::new(0), AtomicU64::new(0)], AtomicBool::new(false));
     let caller = async |who: usize| {

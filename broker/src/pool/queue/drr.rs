@@ -23,6 +23,10 @@ const QUANTUM: i64 = 1_000_000;
 const MOST_ROUNDS: i64 = 10_000;
 /// What a turn costs until it is known. Unit: nanoseconds.
 const UNKNOWN: i64 = 1_000_000;
+/// What takes so much longer than is expected is still through in time.
+const SPARE: f64 = 1.25;
+/// An estimate below this says little of how good estimates are.
+const WORTH_NOTING: Duration = Duration::from_millis(10);
 /// Debts are forgotten when nobody has waited for so long.
 const FORGIVEN: Duration = Duration::from_secs(1);
 
@@ -59,13 +63,28 @@ struct Flow<W> {
     weight: u32,
     is_listed: bool,
     usual: Usual,
+    /// How much longer its requests wait than was expected of them.
+    drag: f64,
 }
 
 struct Waiting<W> {
     id: u64,
     deadline: Instant,
+    since: Instant,
+    expected: Option<Duration>,
     cost: i64,
     waiter: W,
+}
+
+/// How long one more would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Until its turn.
+    pub wait: Duration,
+    /// Until it is through, with something to spare: who is refused has lost nothing, and who is cancelled halfway has cost the
+    /// others a session.
+    pub done: Duration,
+    plain: Duration,
 }
 
 /// What a tenant was charged for a session.
@@ -123,10 +142,20 @@ impl<W> Turns<W> {
         self.usually = usually;
     }
 
-    /// One more waits, behind the tenant's others. The answer is its number.
-    pub fn join(&mut self, account: &Arc<Account>, deadline: Instant, waiter: W, now: Instant) -> u64 {
+    /// One more waits, behind the tenant's others, as long as is expected of it. The answer is its number.
+    pub fn join(
+        &mut self,
+        account: &Arc<Account>,
+        deadline: Instant,
+        waiter: W,
+        expected: Option<Expected>,
+        now: Instant,
+    ) -> u64 {
         self.last_id += 1;
         self.join_as(self.last_id, account, deadline, waiter, now);
+        if let Some(last) = self.flow(account).waiting.back_mut() {
+            last.expected = expected.map(|expected| expected.plain);
+        }
         self.last_id
     }
 
@@ -143,7 +172,7 @@ impl<W> Turns<W> {
         flow.weight = weight;
         let was_empty = flow.waiting.is_empty();
         let at = flow.waiting.partition_point(|waiting| waiting.id < id);
-        flow.waiting.insert(at, Waiting { id, deadline, cost, waiter });
+        flow.waiting.insert(at, Waiting { id, deadline, since: now, expected: None, cost, waiter });
         flow.work += cost;
         let is_listed = std::mem::replace(&mut flow.is_listed, true);
         self.heaviest = self.heaviest.max(weight);
@@ -199,6 +228,7 @@ impl<W> Turns<W> {
                 }
                 continue;
             };
+            flow.note_wait(first.expected, now - first.since);
             let is_late = first.deadline <= now;
             let cost = flow.usual.known(now).or(self.usually).map_or(UNKNOWN, nanos);
             let charge = if is_late { 0 } else { cost.min(most_debt(flow.weight, self.heaviest)) };
@@ -235,6 +265,7 @@ impl<W> Turns<W> {
     }
 
     fn owes(&mut self, charge: &Charge, more: i64) {
+        self.heaviest = self.heaviest.max(self.flow(&charge.account).weight);
         let heaviest = self.heaviest;
         let flow = self.flow(&charge.account);
         let most = most_debt(flow.weight, heaviest);
@@ -261,9 +292,9 @@ impl<W> Turns<W> {
         Some(gone.waiter)
     }
 
-    /// How long one more of this tenant would wait about, where so many sessions serve. `None` where too little is known, and for
+    /// How long one more of this tenant would take about, where so many sessions serve. `None` where too little is known, and for
     /// the first of its queue: it is by those who are let in that the estimate is kept true.
-    pub fn expected(&self, account: &Account, serving: usize) -> Option<Duration> {
+    pub fn expected(&self, account: &Account, serving: usize, now: Instant) -> Option<Expected> {
         let flow = self.flows.get(account.tenant()).filter(|flow| flow.work > 0)?;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let (own, all) = {
@@ -274,13 +305,21 @@ impl<W> Turns<W> {
         // Where the others have less to do than their shares, theirs are one's own.
         #[expect(clippy::cast_precision_loss, reason = "a few hundred sessions at most")]
         let seconds = own.min(all) / 1e9 / serving.max(1) as f64;
-        Some(Duration::from_secs_f64(seconds))
+        let wait = Duration::from_secs_f64(seconds * flow.drag);
+        let done = (wait + flow.usual.known(now).or(self.usually).unwrap_or_default()).mul_f64(SPARE);
+        Some(Expected { wait, done, plain: Duration::from_secs_f64(seconds) })
     }
 
-    /// Forgets debts once nobody has waited for a while. True: there are none to be kept.
+    /// Forgets debts once nobody has waited for a while, and whoever has used nothing lately. True: there are no debts.
     pub fn forgive(&mut self, now: Instant) -> bool {
         if self.len == 0 && self.empty_since.is_none_or(|since| now.saturating_duration_since(since) >= FORGIVEN) {
-            *self = Self { last_id: self.last_id, period: self.period, ..Self::new() };
+            let mut flows = std::mem::take(&mut self.flows);
+            flows.retain(|_, flow| flow.usual.is_fresh(now));
+            for flow in flows.values_mut() {
+                (flow.credit, flow.is_listed) = (0, false);
+            }
+            let heaviest = flows.values().map(|flow| flow.weight).max().unwrap_or(1);
+            *self = Self { flows, heaviest, last_id: self.last_id, period: self.period, ..Self::new() };
         }
         self.since.is_none()
     }
@@ -338,7 +377,18 @@ impl<W> Turns<W> {
             weight: account.weight(),
             is_listed: false,
             usual: Usual::default(),
+            drag: 1.0,
         })
+    }
+}
+
+impl<W> Flow<W> {
+    /// What others take without waiting, and what is done to sessions between two uses, shows only in this.
+    fn note_wait(&mut self, expected: Option<Duration>, waited: Duration) {
+        if let Some(expected) = expected.filter(|expected| *expected >= WORTH_NOTING) {
+            let drag = waited.as_secs_f64() / expected.as_secs_f64();
+            self.drag = (self.drag + (drag - self.drag) / 16.0).clamp(0.5, 4.0);
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub enum Shed {
     Full(usize),
     /// So many wait already, and no tenant has more of them.
     Crowded(usize),
-    /// It would take about so long, and the deadline is sooner.
+    /// Its turn would come in about so long, and it would not be through before the deadline.
     TooLate(Duration),
     /// Nothing is lent any more.
     Closed,
@@ -131,16 +131,16 @@ impl<T> Queue<T> {
             if own >= account.max_queued() as usize {
                 return Err(Shed::Full(own));
             }
-            let expected = turns.expected(account, terms.serving);
-            if let Some(expected) = expected.filter(|expected| now + *expected > deadline) {
-                return Err(Shed::TooLate(expected));
+            let expected = turns.expected(account, terms.serving, now);
+            if let Some(late) = expected.filter(|expected| now + expected.done > deadline) {
+                return Err(Shed::TooLate(late.wait));
             }
             if turns.len() >= terms.most {
                 let crowded = Shed::Crowded(turns.len());
                 let newest = turns.push_out(account, now).ok_or(crowded)?;
                 let _ = newest.send(Err(crowded));
             }
-            let id = turns.join(account, deadline, teller, now);
+            let id = turns.join(account, deadline, teller, expected, now);
             self.0.is_busy.store(true, Ordering::Release);
             self.0.note(&turns);
             id

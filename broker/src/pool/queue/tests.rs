@@ -172,9 +172,11 @@ async fn a_full_queue_is_the_tenants_own_and_a_crowd_is_sent_away_from_its_end()
 async fn what_cannot_be_served_in_time_is_told_at_once() {
     let (queue, acme) = (queue_of(0), account("acme"));
     let terms = Terms { usually: Some(Duration::from_millis(100)), ..TERMS };
-    let seats: Vec<_> = (0..20).map(|_| queue.join(&acme, soon(), terms).expect("there is time")).collect();
-    // Twenty of 100 ms, two at a time.
-    let refused = queue.join(&acme, Deadline::after(Duration::from_millis(999)), terms).err();
+    let seats: Vec<_> = (0..20)
+        .map(|_| queue.join(&acme, Deadline::after(Duration::from_secs(2)), terms).expect("there is time"))
+        .collect();
+    // Twenty of 100 ms, two at a time, and its own; and a quarter more.
+    let refused = queue.join(&acme, Deadline::after(Duration::from_millis(1_374)), terms).err();
     assert_eq!(refused, Some(Shed::TooLate(Duration::from_secs(1))));
     assert!(queue.join(&account("other"), Deadline::after(Duration::from_millis(1)), terms).is_ok());
     drop(seats);
@@ -195,7 +197,7 @@ async fn a_quiet_tenant_has_the_next_session_however_many_others_wait() {
             Ok::<_, Shed>(())
         }
     };
-    let crowd = async { join_all((0..40).map(|_| work(Arc::clone(&loud), 20))).await };
+    let crowd = async { join_all((0..80).map(|_| work(Arc::clone(&loud), 20))).await };
     let mut crowd = pin!(crowd);
     let mut waits = Vec::new();
     for _ in 0..10 {

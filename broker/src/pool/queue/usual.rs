@@ -37,7 +37,8 @@ impl Usual {
         (self.count >= ENOUGH && self.is_fresh(now)).then(|| Duration::from_secs_f64(self.mean_s))
     }
 
-    fn is_fresh(&self, now: Instant) -> bool {
+    /// True while there was news of it lately.
+    pub fn is_fresh(&self, now: Instant) -> bool {
         let lasts = FRESH.max(Duration::from_secs_f64(2.0 * self.mean_s));
         self.at.is_some_and(|at| now.saturating_duration_since(at) <= lasts)
     }
