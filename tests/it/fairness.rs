@@ -32,11 +32,11 @@ impl Pair {
     async fn with(pool: &str, more: [&str; 2]) -> Self {
         let ground = Ground::start(&[]).await;
         let keys = [Key::new(), Key::new()];
-        let tenants: String = (["loud", "quiet"].iter().zip(&keys).zip(more))
-            .map(|((name, key), more)| {
-                format!("[tenants.{name}]\ndatabases = [\"app\"]\nkeys = [{}]\n{more}\n", key.entry)
-            })
-            .collect();
+        let tenant = |(index, name): (usize, &str)| {
+            let (entry, more) = (&keys[index].entry, more[index]);
+            format!("[tenants.{name}]\ndatabases = [\"app\"]\nkeys = [{entry}]\n{more}\n")
+        };
+        let tenants = ["loud", "quiet"].into_iter().enumerate().map(tenant).collect::<Vec<_>>().concat();
         let config = format!(
             "[databases.app]\nurl = \"postgres://app@localhost:{}/app?sslmode=disable\"\npassword = \"hidden-password\"\n\
              pool = {pool}\n{tenants}",
@@ -137,7 +137,9 @@ async fn a_tenant_that_offers_twenty_times_its_share_does_not_slow_another() {
         });
     }
     let (mut times, codes) = (times.into_inner().expect("whole"), codes.into_inner().expect("whole"));
-    times.iter_mut().for_each(|times| times.sort_unstable());
+    for times in &mut times {
+        times.sort_unstable();
+    }
     let [alone, crowded] = &times;
     let at = |times: &[Duration], at| permille(times, at);
     let ratio = |of: usize| ms(at(crowded, of)) / ms(at(alone, of));
@@ -253,7 +255,9 @@ async fn a_crowd_on_the_lanes_leaves_places_for_another() {
     let crowd = join_all((0..200).map(|_| caller(0, Duration::ZERO)));
     tokio::join!(clock, crowd, caller(1, Duration::from_millis(2)));
     let mut times = times.into_inner().expect("whole");
-    times.iter_mut().for_each(|times| times.sort_unstable());
+    for times in &mut times {
+        times.sort_unstable();
+    }
     let [loud, quiet] = &times;
     let on_lanes = pair.served.metric("hearth_lane_statements_total").await;
     println!(

@@ -13,20 +13,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::account::Account;
-use super::usual::Usual;
+use super::flow::{Expected, Flow, Waiting, nanos};
 use crate::base::TenantId;
 
-/// What a round gives the heaviest tenant; the others less, by weight, so that no weight makes a tenant's turn longer. Unit:
-/// nanoseconds.
-const QUANTUM: i64 = 1_000_000;
-/// Nobody is kept waiting for more rounds than this by what was used before: 10 s of the heaviest tenant's sessions.
-const MOST_ROUNDS: i64 = 10_000;
-/// What a turn costs until it is known. Unit: nanoseconds.
-const UNKNOWN: i64 = 1_000_000;
-/// What takes so much longer than is expected is still through in time.
-const SPARE: f64 = 1.25;
-/// An estimate below this says little of how good estimates are.
-const WORTH_NOTING: Duration = Duration::from_millis(10);
 /// Debts are forgotten when nobody has waited for so long.
 const FORGIVEN: Duration = Duration::from_secs(1);
 
@@ -51,40 +40,6 @@ pub struct Turns<W> {
     empty_since: Option<Instant>,
     /// How long a session is usually held, by anybody.
     usually: Option<Duration>,
-}
-
-struct Flow<W> {
-    account: Arc<Account>,
-    /// By number, the oldest first.
-    waiting: VecDeque<Waiting<W>>,
-    /// What they will cost.
-    work: i64,
-    credit: i64,
-    weight: u32,
-    is_listed: bool,
-    usual: Usual,
-    /// How much longer its requests wait than was expected of them.
-    drag: f64,
-}
-
-struct Waiting<W> {
-    id: u64,
-    deadline: Instant,
-    since: Instant,
-    expected: Option<Duration>,
-    cost: i64,
-    waiter: W,
-}
-
-/// How long one more would take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
-    /// Until its turn.
-    pub wait: Duration,
-    /// Until it is through, with something to spare: who is refused has lost nothing, and who is cancelled halfway has cost the
-    /// others a session.
-    pub done: Duration,
-    plain: Duration,
 }
 
 /// What a tenant was charged for a session.
@@ -167,7 +122,7 @@ impl<W> Turns<W> {
         self.empty_since = None;
         let usually = self.usually;
         let flow = self.flow(account);
-        let cost = flow.usual.known(now).or(usually).map_or(0, nanos);
+        let cost = flow.takes(usually, now).map_or(0, nanos);
         let (before, weight) = (flow.weight, account.weight());
         flow.weight = weight;
         let was_empty = flow.waiting.is_empty();
@@ -181,8 +136,9 @@ impl<W> Turns<W> {
         self.len += 1;
         self.work += cost;
         if !is_listed {
-            let quantum = quantum(weight, self.heaviest);
-            self.flow(account).credit = quantum;
+            let heaviest = self.heaviest;
+            let flow = self.flow(account);
+            flow.credit = flow.quantum(heaviest);
             self.fresh.push_back(account.tenant().clone());
         }
     }
@@ -210,14 +166,14 @@ impl<W> Turns<W> {
             let tenant = list.front()?.clone();
             let flow = self.flows.get_mut(&tenant)?;
             if flow.credit <= 0 {
-                flow.credit += quantum(flow.weight, self.heaviest);
-                self.to_the_end(is_fresh);
+                flow.credit += flow.quantum(self.heaviest);
+                self.send_back(is_fresh);
                 continue;
             }
             let Some(first) = flow.waiting.pop_front() else {
                 // It may not come back as a fresh one before a whole round has gone by.
                 if is_fresh && !self.round.is_empty() {
-                    self.to_the_end(is_fresh);
+                    self.send_back(is_fresh);
                 } else {
                     flow.is_listed = false;
                     if is_fresh {
@@ -230,8 +186,7 @@ impl<W> Turns<W> {
             };
             flow.note_wait(first.expected, now - first.since);
             let is_late = first.deadline <= now;
-            let cost = flow.usual.known(now).or(self.usually).map_or(UNKNOWN, nanos);
-            let charge = if is_late { 0 } else { cost.min(most_debt(flow.weight, self.heaviest)) };
+            let charge = if is_late { 0 } else { flow.charge(self.heaviest, self.usually, now) };
             flow.credit -= charge;
             let charge = Charge { account: Arc::clone(&flow.account), period: self.period, nanos: charge };
             self.took(&tenant, first.cost, now);
@@ -268,8 +223,7 @@ impl<W> Turns<W> {
         self.heaviest = self.heaviest.max(self.flow(&charge.account).weight);
         let heaviest = self.heaviest;
         let flow = self.flow(&charge.account);
-        let most = most_debt(flow.weight, heaviest);
-        flow.credit = (flow.credit - more).clamp(-most, quantum(flow.weight, heaviest));
+        flow.credit = (flow.credit - more).clamp(-flow.most_debt(heaviest), flow.quantum(heaviest));
         if flow.credit <= 0 && !flow.is_listed {
             flow.is_listed = true;
             self.round.push_back(charge.account.tenant().clone());
@@ -297,17 +251,9 @@ impl<W> Turns<W> {
     pub fn expected(&self, account: &Account, serving: usize, now: Instant) -> Option<Expected> {
         let flow = self.flows.get(account.tenant()).filter(|flow| flow.work > 0)?;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let (own, all) = {
-            let share = f64::from(flow.weight) / self.wanted.max(1) as f64;
-            let own = (flow.work - flow.credit.min(0)) as f64 / share;
-            (own, self.work as f64)
-        };
-        // Where the others have less to do than their shares, theirs are one's own.
-        #[expect(clippy::cast_precision_loss, reason = "a few hundred sessions at most")]
-        let seconds = own.min(all) / 1e9 / serving.max(1) as f64;
-        let wait = Duration::from_secs_f64(seconds * flow.drag);
-        let done = (wait + flow.usual.known(now).or(self.usually).unwrap_or_default()).mul_f64(SPARE);
-        Some(Expected { wait, done, plain: Duration::from_secs_f64(seconds) })
+        let share = f64::from(flow.weight) / self.wanted.max(1) as f64;
+        let takes = flow.takes(self.usually, now).unwrap_or_default();
+        Some(flow.expected(share, self.work, serving, takes))
     }
 
     /// Forgets debts once nobody has waited for a while, and whoever has used nothing lately. True: there are no debts.
@@ -346,7 +292,7 @@ impl<W> Turns<W> {
         }
     }
 
-    fn to_the_end(&mut self, from_fresh: bool) {
+    fn send_back(&mut self, from_fresh: bool) {
         let list = if from_fresh { &mut self.fresh } else { &mut self.round };
         if let Some(tenant) = list.pop_front() {
             self.round.push_back(tenant);
@@ -357,53 +303,17 @@ impl<W> Turns<W> {
     fn skip_rounds(&mut self) {
         let heaviest = self.heaviest;
         let waits = self.flows.values().filter(|flow| !flow.waiting.is_empty());
-        let missing = |flow: &Flow<W>| {
-            let quantum = quantum(flow.weight, heaviest);
-            if flow.credit > 0 { 0 } else { (quantum - flow.credit) / quantum }
-        };
-        let rounds = waits.map(missing).min().unwrap_or(0);
+        let rounds = waits.map(|flow| flow.rounds(heaviest)).min().unwrap_or(0);
         for flow in self.flows.values_mut().filter(|flow| flow.is_listed) {
-            let quantum = quantum(flow.weight, heaviest);
+            let quantum = flow.quantum(heaviest);
             flow.credit = (flow.credit + rounds * quantum).min(quantum);
         }
     }
 
     fn flow(&mut self, account: &Arc<Account>) -> &mut Flow<W> {
-        self.flows.entry(account.tenant().clone()).or_insert_with(|| Flow {
-            account: Arc::clone(account),
-            waiting: VecDeque::new(),
-            work: 0,
-            credit: 0,
-            weight: account.weight(),
-            is_listed: false,
-            usual: Usual::default(),
-            drag: 1.0,
-        })
+        self.flows.entry(account.tenant().clone()).or_insert_with(|| Flow::new(account))
     }
-}
-
-impl<W> Flow<W> {
-    /// What others take without waiting, and what is done to sessions between two uses, shows only in this.
-    fn note_wait(&mut self, expected: Option<Duration>, waited: Duration) {
-        if let Some(expected) = expected.filter(|expected| *expected >= WORTH_NOTING) {
-            let drag = waited.as_secs_f64() / expected.as_secs_f64();
-            self.drag = (self.drag + (drag - self.drag) / 16.0).clamp(0.5, 4.0);
-        }
-    }
-}
-
-fn quantum(weight: u32, heaviest: u32) -> i64 {
-    (QUANTUM * i64::from(weight) / i64::from(heaviest.max(1))).max(1)
-}
-
-fn most_debt(weight: u32, heaviest: u32) -> i64 {
-    MOST_ROUNDS * quantum(weight, heaviest)
-}
-
-fn nanos(time: Duration) -> i64 {
-    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX / 4)
 }
 
 #[cfg(test)]
-#[path = "drr_tests.rs"]
 mod tests;

@@ -6,6 +6,8 @@
 
 mod account;
 mod drr;
+mod flow;
+mod seat;
 mod usual;
 
 use std::ops::{Deref, DerefMut};
@@ -23,6 +25,7 @@ use crate::base::{Deadline, TenantId};
 
 pub use account::{Account, BUCKETS};
 pub use drr::Charge;
+pub use seat::Seat;
 pub use usual::Usual;
 
 /// Idle sessions, and those who wait for one.
@@ -71,16 +74,6 @@ pub struct Terms {
 pub struct Object<T> {
     raw: Option<Raw<T>>,
     home: Arc<Inner<T>>,
-}
-
-/// A place among those who wait, given up on drop.
-pub struct Seat<'q, T> {
-    queue: &'q Queue<T>,
-    account: &'q Arc<Account>,
-    deadline: Instant,
-    id: u64,
-    told: oneshot::Receiver<Handed<T>>,
-    is_over: bool,
 }
 
 impl<T> Queue<T> {
@@ -242,59 +235,6 @@ impl<T> Inner<T> {
         if at_hand.is_some() {
             drop(at_hand);
             self.hand_out();
-        }
-    }
-}
-
-impl<T> Seat<'_, T> {
-    /// Waits for this one's turn. Not to be asked again after that.
-    ///
-    /// Cancel safe. Errors: it will not come.
-    pub async fn turn(&mut self) -> Result<(Object<T>, Charge), Shed> {
-        let told = (&mut self.told).await;
-        self.is_over = true;
-        let (raw, charge) = told.unwrap_or(Err(Shed::Closed))?;
-        self.queue.0.handed.fetch_sub(1, Ordering::AcqRel);
-        Ok((self.queue.0.object(raw), charge))
-    }
-
-    /// The session was no good: the same place again, and nothing is charged.
-    pub fn again(&mut self, charge: &Charge) {
-        let (teller, told) = oneshot::channel();
-        let home = &self.queue.0;
-        {
-            let mut turns = home.turns();
-            turns.refund(charge);
-            // Of a queue that is closed the teller is dropped, which tells.
-            if !home.idle.is_closed() {
-                turns.join_as(self.id, self.account, self.deadline, teller, Instant::now());
-                home.is_busy.store(true, Ordering::Release);
-                home.note(&turns);
-            }
-        }
-        (self.told, self.is_over) = (told, false);
-        home.hand_out();
-    }
-}
-
-impl<T> Drop for Seat<'_, T> {
-    fn drop(&mut self) {
-        if self.is_over {
-            return;
-        }
-        let home = &self.queue.0;
-        {
-            let mut turns = home.turns();
-            if turns.leave(self.account, self.id, Instant::now()) {
-                return home.note(&turns);
-            }
-        }
-        // It was this one's turn: what it was given, or is given just now, goes to the next.
-        self.told.close();
-        if let Ok(Ok((raw, charge))) = self.told.try_recv() {
-            home.handed.fetch_sub(1, Ordering::AcqRel);
-            home.turns().refund(&charge);
-            drop(home.object(raw));
         }
     }
 }

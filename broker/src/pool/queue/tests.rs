@@ -231,21 +231,20 @@ async fn no_session_is_lost_or_lent_twice_whoever_leaves_when() {
                 let (deadline, hold) = (rng.random_range(0..3_000), rng.random_range(0..300));
                 let dies = rng.random_ratio(1, 10);
                 let work = async {
-                    let (mut object, charge) = match queue.take() {
-                        Some(object) => (object, Charge::none(&account)),
-                        None => {
-                            let deadline = Deadline::after(Duration::from_micros(deadline));
-                            let mut seat = queue.join(&account, deadline, TERMS)?;
-                            let (mut object, mut charge) = seat.turn().await?;
-                            if dies {
-                                // Replaced by another under the same number.
-                                let number = Object::take(object);
-                                queue.add(number);
-                                seat.again(&charge);
-                                (object, charge) = seat.turn().await?;
-                            }
-                            (object, charge)
+                    let (mut object, charge) = if let Some(object) = queue.take() {
+                        (object, Charge::none(&account))
+                    } else {
+                        let deadline = Deadline::after(Duration::from_micros(deadline));
+                        let mut seat = queue.join(&account, deadline, TERMS)?;
+                        let (mut object, mut charge) = seat.turn().await?;
+                        if dies {
+                            // Replaced by another under the same number.
+                            let number = Object::take(object);
+                            queue.add(number);
+                            seat.again(&charge);
+                            (object, charge) = seat.turn().await?;
                         }
+                        (object, charge)
                     };
                     let number = *object as usize;
                     *object = u32::try_from(number).expect("it was one");

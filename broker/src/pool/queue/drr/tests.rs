@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::pool::queue::flow::QUANTUM;
 
 /// Far enough away for everybody.
-const LATER: Duration = Duration::from_secs(3_600);
+const LATER: Duration = Duration::from_hours(1);
 const MS: Duration = Duration::from_millis(1);
 
 fn account(name: &str, weight: u32) -> Arc<Account> {
@@ -86,7 +87,7 @@ fn time_is_divided_by_weight_whatever_each_takes() {
     ] {
         let accounts = [account("a", weights[0]), account("b", weights[1])];
         let held = |tenant: &str| Duration::from_millis(times[usize::from(tenant == "b")]);
-        let had = World::new().shares(&accounts, Duration::from_secs(600), held);
+        let had = World::new().shares(&accounts, Duration::from_mins(10), held);
         let (got, wanted) = (ratio(had[1], had[0]), f64::from(weights[1]) / f64::from(weights[0]));
         assert!((got / wanted - 1.0).abs() < 0.05, "{weights:?} {times:?}: {got:.3} instead of {wanted:.3}");
     }
@@ -144,7 +145,7 @@ fn what_was_used_while_others_waited_is_paid_back_though_nobody_waits_meanwhile(
     let lent = Charge::none(&slow);
     world.join(&fast);
     world.now += Duration::from_secs(2);
-    world.turns.settle(&lent, Duration::from_secs(60), world.now);
+    world.turns.settle(&lent, Duration::from_mins(1), world.now);
     world.join(&slow);
     let mut had = Duration::ZERO;
     loop {
@@ -372,7 +373,7 @@ proptest! {
         let accounts: Vec<_> = weights.iter().enumerate().map(|(i, weight)| account(&i.to_string(), *weight)).collect();
         let held = |tenant: &str| Duration::from_millis(times[tenant.parse::<usize>().expect("a number")]);
         let mut world = World::new();
-        let total: u64 = weights.iter().copied().map(u64::from).sum();
+        let total: u32 = weights.iter().sum();
         let longest = times.iter().max().copied().unwrap_or(1);
         let mut last: Vec<Instant> = vec![world.now; accounts.len()];
         for _ in 0..500 {
@@ -385,7 +386,7 @@ proptest! {
             last[who] = world.now;
             for (index, weight) in weights.iter().enumerate() {
                 // Its own last use and one quantum, paid by the others at their parts; and each other's last use beyond its quantum.
-                let own = Duration::from_millis(times[index] + 2).mul_f64(1.3 * total as f64 / f64::from(*weight));
+                let own = Duration::from_millis(times[index] + 2).mul_f64(1.3 * f64::from(total) / f64::from(*weight));
                 let bound = own + Duration::from_millis((longest + 2) * 2 * weights.len() as u64);
                 prop_assert!(world.now - last[index] <= bound, "{index} of {weights:?} with {times:?}: {:?} > {bound:?}", world.now - last[index]);
             }
