@@ -99,7 +99,7 @@ pub struct LimitsConfig {
     pub burst: Option<u32>,
     /// Requests running or queueing at one time; over it 429 `too_many_in_flight`. Unset: unlimited. Range: 1 to 1000000.
     pub in_flight: Option<u32>,
-    /// Most requests waiting for a connection of one database server; one more is 503 `overloaded`. Default: 1000.
+    /// Most requests waiting for a connection of one database server; one more is 503 `overloaded`. Default: 5000.
     /// Range: 1 to 1000000.
     pub max_queued: u32,
     /// Most event streams (`/listen`) open at one time; over it 429 `too_many_in_flight`. A stream that stands counts here and
@@ -136,8 +136,8 @@ impl Default for LimitsConfig {
             requests_per_second: None,
             burst: None,
             in_flight: None,
-            // A thousand statements of 10 ms on four connections are through in 2.5 s; past that a refusal is kinder.
-            max_queued: 1000,
+            // Half of the room for all. What cannot be served before its deadline is refused whatever the bound.
+            max_queued: 5000,
             // A stream costs a socket and some kilobytes: a thousand are no burden, and a loop that forgets to close them is found.
             listeners: 1000,
             default_timeout: Duration::from_secs(30),

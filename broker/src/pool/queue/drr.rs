@@ -107,38 +107,35 @@ impl<W> Turns<W> {
         now: Instant,
     ) -> u64 {
         self.last_id += 1;
-        self.join_as(self.last_id, account, deadline, waiter, now);
-        if let Some(last) = self.flow(account).waiting.back_mut() {
-            last.expected = expected.map(|expected| expected.plain);
-        }
-        self.last_id
+        let (id, expected) = (self.last_id, expected.map(|expected| expected.plain));
+        self.put(account, Waiting { id, deadline, since: now, expected, cost: 0, waiter }, now);
+        id
     }
 
     /// The same under a number it had before: ahead of all who came later.
-    pub fn join_as(&mut self, id: u64, account: &Arc<Account>, deadline: Instant, waiter: W, now: Instant) {
+    pub fn join_again(&mut self, id: u64, account: &Arc<Account>, deadline: Instant, waiter: W, now: Instant) {
+        self.put(account, Waiting { id, deadline, since: now, expected: None, cost: 0, waiter }, now);
+    }
+
+    fn put(&mut self, account: &Arc<Account>, mut waiting: Waiting<W>, now: Instant) {
         if self.since.is_none() {
             (self.since, self.period) = (Some(now), self.period.wrapping_add(1).max(1));
         }
         self.empty_since = None;
-        let usually = self.usually;
-        let flow = self.flow(account);
-        let cost = flow.takes(usually, now).map_or(0, nanos);
+        let flow = self.flows.entry(account.tenant().clone()).or_insert_with(|| Flow::new(account));
         let (before, weight) = (flow.weight, account.weight());
-        flow.weight = weight;
-        let was_empty = flow.waiting.is_empty();
-        let at = flow.waiting.partition_point(|waiting| waiting.id < id);
-        flow.waiting.insert(at, Waiting { id, deadline, since: now, expected: None, cost, waiter });
-        flow.work += cost;
-        let is_listed = std::mem::replace(&mut flow.is_listed, true);
         self.heaviest = self.heaviest.max(weight);
         self.wanted += u64::from(weight);
-        self.wanted -= if was_empty { 0 } else { u64::from(before) };
+        self.wanted -= if flow.waiting.is_empty() { 0 } else { u64::from(before) };
+        flow.weight = weight;
+        waiting.cost = flow.takes(self.usually, now).map_or(0, nanos);
         self.len += 1;
-        self.work += cost;
-        if !is_listed {
-            let heaviest = self.heaviest;
-            let flow = self.flow(account);
-            flow.credit = flow.quantum(heaviest);
+        self.work += waiting.cost;
+        flow.work += waiting.cost;
+        let at = flow.waiting.partition_point(|other| other.id < waiting.id);
+        flow.waiting.insert(at, waiting);
+        if !std::mem::replace(&mut flow.is_listed, true) {
+            flow.credit = flow.quantum(self.heaviest);
             self.fresh.push_back(account.tenant().clone());
         }
     }
@@ -206,10 +203,7 @@ impl<W> Turns<W> {
         let Some(since) = self.since else { return };
         let is_ours = charge.period == self.period;
         let counted = if is_ours { held } else { held.min(now.saturating_duration_since(since)) };
-        self.owes(charge, nanos(counted) - if is_ours { charge.nanos } else { 0 });
-        if let Some(flow) = self.flows.get_mut(charge.account.tenant()) {
-            flow.usual.note(held, now);
-        }
+        self.owes(charge, nanos(counted) - if is_ours { charge.nanos } else { 0 }).usual.note(held, now);
     }
 
     /// The turn came to nothing.
@@ -219,17 +213,18 @@ impl<W> Turns<W> {
         }
     }
 
-    fn owes(&mut self, charge: &Charge, more: i64) {
-        self.heaviest = self.heaviest.max(self.flow(&charge.account).weight);
-        let heaviest = self.heaviest;
-        let flow = self.flow(&charge.account);
-        flow.credit = (flow.credit - more).clamp(-flow.most_debt(heaviest), flow.quantum(heaviest));
+    fn owes(&mut self, charge: &Charge, more: i64) -> &mut Flow<W> {
+        let Charge { account, .. } = charge;
+        let flow = self.flows.entry(account.tenant().clone()).or_insert_with(|| Flow::new(account));
+        self.heaviest = self.heaviest.max(flow.weight);
+        flow.credit = (flow.credit - more).clamp(-flow.most_debt(self.heaviest), flow.quantum(self.heaviest));
         if flow.credit <= 0 && !flow.is_listed {
             flow.is_listed = true;
-            self.round.push_back(charge.account.tenant().clone());
+            self.round.push_back(account.tenant().clone());
         } else if !flow.is_listed {
             flow.credit = 0;
         }
+        flow
     }
 
     /// Takes the newest of the longest queue out, if that is longer than this tenant's would be with one more, by weight.
@@ -309,11 +304,9 @@ impl<W> Turns<W> {
             flow.credit = (flow.credit + rounds * quantum).min(quantum);
         }
     }
-
-    fn flow(&mut self, account: &Arc<Account>) -> &mut Flow<W> {
-        self.flows.entry(account.tenant().clone()).or_insert_with(|| Flow::new(account))
-    }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,7 @@ impl<T> Seat<'_, T> {
             turns.refund(charge);
             // Of a queue that is closed the teller is dropped, which tells.
             if !home.idle.is_closed() {
-                turns.join_as(self.id, self.account, self.deadline, teller, Instant::now());
+                turns.join_again(self.id, self.account, self.deadline, teller, Instant::now());
                 home.is_busy.store(true, Ordering::Release);
                 home.note(&turns);
             }

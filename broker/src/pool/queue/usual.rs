@@ -8,6 +8,11 @@ use tokio::time::Instant;
 const ENOUGH: u32 = 8;
 /// Of the difference, what each new one moves the average by.
 const STEP: f64 = 1.0 / 8.0;
+/// One that takes longer than so many counts as that many: a single one, an export say, at the most doubles the average, and ten in a
+/// row are the rule.
+const OUTLIER: f64 = 8.0;
+/// Unit: seconds.
+const LEAST_S: f64 = 0.001;
 /// What was usual is forgotten after so long without news, or twice as long as it takes.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -22,8 +27,11 @@ pub struct Usual {
 impl Usual {
     /// One took so long.
     pub fn note(&mut self, took: Duration, now: Instant) {
-        let took = took.as_secs_f64();
+        let mut took = took.as_secs_f64();
         if self.is_fresh(now) {
+            if self.count >= ENOUGH {
+                took = took.min(OUTLIER * self.mean_s.max(LEAST_S));
+            }
             self.mean_s += (took - self.mean_s) * STEP.max(1.0 / f64::from(self.count + 1));
             self.count = self.count.saturating_add(1);
         } else {
@@ -67,6 +75,20 @@ mod tests {
         assert_eq!(usual.known(Instant::now()), None);
         usual.note(ms(1), Instant::now());
         assert_eq!(usual.known(Instant::now()), None, "it begins anew");
+    }
+
+    #[test]
+    fn a_single_long_one_is_no_rule_and_many_are() {
+        let (mut usual, now, minute) = (Usual::default(), Instant::now(), Duration::from_mins(1));
+        for _ in 0..100 {
+            usual.note(Duration::from_millis(10), now);
+        }
+        usual.note(minute, now);
+        assert!(usual.known(now).is_some_and(|known| known < Duration::from_millis(20)), "{usual:?}");
+        for _ in 0..40 {
+            usual.note(minute, now);
+        }
+        assert!(usual.known(now).is_some_and(|known| known > minute / 2), "{usual:?}");
     }
 
     #[tokio::test(start_paused = true)]
