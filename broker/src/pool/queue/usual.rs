@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 /// Before so many nothing is usual yet.
 const ENOUGH: u32 = 8;
-/// Of the difference, what each new one moves the average by.
-const STEP: f64 = 1.0 / 8.0;
-/// One that takes longer than so many counts as that many: a single one, an export say, at the most doubles the average, and ten in a
-/// row are the rule.
+/// Of the difference, what each new one moves the average by: down sooner than up, since whoever is refused for an average that is too
+/// high brings no news of it.
+const UP: f64 = 1.0 / 32.0;
+const DOWN: f64 = 1.0 / 16.0;
+/// One that takes longer than so many counts as that many: an export, or a moment in which the server stood still for all, is no rule.
 const OUTLIER: f64 = 8.0;
 /// Unit: seconds.
 const LEAST_S: f64 = 0.001;
@@ -32,7 +33,8 @@ impl Usual {
             if self.count >= ENOUGH {
                 took = took.min(OUTLIER * self.mean_s.max(LEAST_S));
             }
-            self.mean_s += (took - self.mean_s) * STEP.max(1.0 / f64::from(self.count + 1));
+            let step = if took > self.mean_s { UP } else { DOWN };
+            self.mean_s += (took - self.mean_s) * step.max(1.0 / f64::from(self.count + 1));
             self.count = self.count.saturating_add(1);
         } else {
             (self.mean_s, self.count) = (took, 1);
@@ -85,7 +87,7 @@ mod tests {
         }
         usual.note(minute, now);
         assert!(usual.known(now).is_some_and(|known| known < Duration::from_millis(20)), "{usual:?}");
-        for _ in 0..40 {
+        for _ in 0..100 {
             usual.note(minute, now);
         }
         assert!(usual.known(now).is_some_and(|known| known > minute / 2), "{usual:?}");
