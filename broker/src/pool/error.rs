@@ -32,7 +32,7 @@ pub enum PoolError {
         waiting: usize,
     },
     /// The queue is longer than the caller can wait.
-    #[error("a connection to `{backend}` would be free in about {} ms, past the request's deadline", expected.as_millis())]
+    #[error("a connection to `{backend}` would be free in about {} ms, too late for the request's deadline", expected.as_millis())]
     TooLate {
         /// Which backend.
         backend: BackendName,
