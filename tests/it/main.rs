@@ -12,6 +12,7 @@ mod compression;
 mod contract;
 mod copy;
 mod failover;
+mod fairness;
 mod faults;
 mod fleet;
 mod hazards;

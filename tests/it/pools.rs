@@ -141,7 +141,10 @@ async fn brokers_that_grow_together_leave_each_other_room() {
     let config = load_text(&config, std::iter::empty()).expect("the configuration is good");
     let brokers: Vec<_> = (0..3).map(|_| Broker::new(&config).expect("the broker is built")).collect();
     let call = |database: Arc<Database>, seconds: &'static str| async move {
-        let mut lease = database.checkout(Want::Write, Deadline::after(Duration::from_mins(1))).await.expect("a lease");
+        let mut lease = database
+            .checkout(database.own_account(), Want::Write, Deadline::after(Duration::from_mins(1)))
+            .await
+            .expect("a lease");
         lease.begin();
         ask::command(&mut lease.session_mut().channel, seconds).await.expect("runs");
         lease.finish();

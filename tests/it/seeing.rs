@@ -43,8 +43,8 @@ fn soon() -> Deadline {
 async fn what_is_never_given_back_is_told_then_closed_and_the_pool_is_whole_again() {
     let stack = Stack::with(Options { pool_max: 2, ..Options::default() }).await;
     let (database, start) = (database(&stack), Instant::now());
-    let forgotten = database.checkout(Want::Write, soon()).await.expect("a lease");
-    let mut waiter = database.checkout(Want::Write, soon()).await.expect("a lease");
+    let forgotten = database.checkout(database.own_account(), Want::Write, soon()).await.expect("a lease");
+    let mut waiter = database.checkout(database.own_account(), Want::Write, soon()).await.expect("a lease");
     let pids = [&forgotten, &waiter].map(|lease| lease.session().observed.pid());
     std::mem::forget(forgotten);
     let waiting = tokio::spawn(async move {
@@ -85,12 +85,12 @@ async fn what_is_never_given_back_is_told_then_closed_and_the_pool_is_whole_agai
 async fn what_comes_back_late_is_lent_again() {
     let stack = Stack::with(Options { pool_max: 1, ..Options::default() }).await;
     let database = database(&stack);
-    let late = database.checkout(Want::Write, soon()).await.expect("a lease");
+    let late = database.checkout(database.own_account(), Want::Write, soon()).await.expect("a lease");
     let pid = late.session().observed.pid();
     eventually("it is told", async || events(&stack, "leak", "deadline").await.len() == 1).await;
     drop(late);
     assert_eq!(events(&stack, "recovered", "deadline").await[0]["pid"], pid);
-    let rightly = database.checkout(Want::Write, soon()).await.expect("a lease");
+    let rightly = database.checkout(database.own_account(), Want::Write, soon()).await.expect("a lease");
     assert_eq!(rightly.session().observed.pid(), pid);
     rightly.may_last_until(Deadline::after(Duration::from_mins(1)));
     sleep(Duration::from_millis(3_500)).await;

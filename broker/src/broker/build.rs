@@ -65,6 +65,7 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     if !faults.is_empty() {
         return Err(ConfigError::Invalid(faults));
     }
+    tenants.values().for_each(|tenant| tenant.take_over());
     metrics.listener.expires(tls.as_ref().map_or(Duration::ZERO, |tls| tls.expires()));
     Ok(Arc::new(Broker {
         server: config.server.clone(),

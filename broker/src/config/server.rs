@@ -92,8 +92,8 @@ pub struct ServerConfig {
     /// The broker's own availability zone, if servers have one: reads go to replicas of the same zone until those cost twice as
     /// much.
     pub zone: Option<String>,
-    /// Most requests waiting for a connection of one database; one more is 503 `overloaded`. Default: 10000.
-    /// Range: 1 to 1000000.
+    /// Most requests of all tenants waiting for a connection of one database server. One more takes the place of the newest of the
+    /// tenant with the longest queue, by weight; where that is its own, it is 503 `overloaded`. Default: 10000. Range: 1 to 1000000.
     pub max_waiting: u32,
 }
 

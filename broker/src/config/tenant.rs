@@ -20,6 +20,9 @@ pub struct TenantConfig {
     /// (`app.*`). Settings that the text of values or the broker's work rests on are refused here (`datestyle`,
     /// `statement_timeout`, `transaction_…` and the like). Default: none.
     pub settings: Vec<String>,
+    /// The tenant's part of a database's time while others wait for connections too: one of weight 3 gets three times as much as one
+    /// of weight 1. Default: 1. Range: 1 to 1000.
+    pub weight: u32,
     /// Whether short reads may share sessions with other callers' (`pool.lanes`). Default: true.
     pub lanes: bool,
     /// The tenant's API keys; `hearth key create` makes one.
@@ -37,6 +40,7 @@ impl Default for TenantConfig {
             databases: Vec::new(),
             caches: Vec::new(),
             settings: Vec::new(),
+            weight: 1,
             lanes: true,
             keys: Vec::new(),
             certificates: Vec::new(),
@@ -205,6 +209,9 @@ pub struct LimitsConfig {
     pub shadow: Shadow,
     /// Requests running or queueing at one time; over it 429 `too_many_in_flight`. Unset: unlimited. Range: 1 to 1000000.
     pub in_flight: Option<u32>,
+    /// Most requests waiting for a connection of one database server; one more is 503 `overloaded`. Default: 5000.
+    /// Range: 1 to 1000000.
+    pub max_queued: u32,
     /// Most event streams (`/listen`) open at one time; over it 429 `too_many_in_flight`. A stream that stands counts here and
     /// not in `in_flight`. Default: 1000. Range: 1 to 1000000.
     pub listeners: u32,
@@ -250,6 +257,8 @@ impl Default for LimitsConfig {
             database_ms_per_day: None,
             shadow: Shadow::default(),
             in_flight: None,
+            // Half of the room for all. What cannot be served before its deadline is refused whatever the bound.
+            max_queued: 5000,
             // A stream costs a socket and some kilobytes: a thousand are no burden, and a loop that forgets to close them is found.
             listeners: 1000,
             default_timeout: Duration::from_secs(30),

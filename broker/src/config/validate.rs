@@ -147,6 +147,7 @@ fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &m
             faults.push(Fault::new(path(&format!("settings[{index}]")), message));
         }
     }
+    range(path("weight"), tenant.weight, 1..=1000, faults);
     limits_section(&path("limits"), &tenant.limits, faults);
 }
 
@@ -181,6 +182,7 @@ fn limits_section(path: &str, limits: &LimitsConfig, faults: &mut Vec<Fault>) {
         }
     }
     range(path("listeners"), limits.listeners, 1..=1_000_000, faults);
+    range(path("max_queued"), limits.max_queued, 1..=1_000_000, faults);
     if limits.burst.is_some() && limits.requests_per_second.is_none() {
         faults.push(Fault::new(path("burst"), "means nothing without `requests_per_second`"));
     }

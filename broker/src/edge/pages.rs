@@ -61,7 +61,7 @@ pages! {
     BackendLost, "backend_lost", "The connection to the database died",
         "The connection died while the statement ran. `outcome` says what is known: `not_applied` may be sent again, after `unknown` look before you do.";
     Overloaded, "overloaded", "The broker or the database has no room for the request",
-        "Nothing was applied. Wait as `Retry-After` says.";
+        "Nothing was applied. The connections are in use, and too many requests wait for one, or so many that this one would not be through before its deadline. Wait as `Retry-After` says, or allow more time with `Hearth-Timeout-Ms`.";
     BackendDown, "backend_down", "The database does not take connections",
         "Nothing ran. It is the database, the cache, or the issuer whose keys a token needs. The broker tries again with every request; wait as `Retry-After` says.";
     Draining, "draining", "The broker is shutting down",

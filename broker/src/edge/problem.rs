@@ -159,7 +159,12 @@ fn pool(error: &PoolError) -> Facts {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     match error {
         PoolError::WaitTimeout { .. } => Facts::for_now(unavailable, ProblemCode::QueueDeadline, SOON),
-        PoolError::Overloaded { .. } => Facts::for_now(unavailable, ProblemCode::Overloaded, SOON),
+        PoolError::Overloaded { .. } | PoolError::QueueFull { .. } => {
+            Facts::for_now(unavailable, ProblemCode::Overloaded, SOON)
+        }
+        PoolError::TooLate { retry_after, .. } => {
+            Facts::for_now(unavailable, ProblemCode::Overloaded, (*retry_after).max(SOON))
+        }
         PoolError::Down { .. } | PoolError::NoPrimary { .. } => {
             Facts::for_now(unavailable, ProblemCode::BackendDown, LATER)
         }

@@ -128,7 +128,7 @@ pub(super) mod tests {
 
     pub fn tenant(name: &str) -> Arc<Tenant> {
         let nothing = (BTreeMap::new(), BTreeMap::new());
-        Arc::new(Tenant::new(name, &TenantConfig::default(), &nothing.0, &nothing.1, &Metrics::new()))
+        Arc::new(Tenant::new(name, &TenantConfig::default(), &nothing.0, &nothing.1, None, &Metrics::new(), None))
     }
 
     fn grant(statements: Option<Arc<[String]>>) -> Grant {

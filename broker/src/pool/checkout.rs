@@ -2,35 +2,48 @@
 //! soon; only then a new one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use deadpool::unmanaged::Object;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::breaker::Open;
 use super::endpoint::Endpoint;
 use super::error::{LoginRefused, PoolError};
 use super::event::BreakerName;
+use super::ledger::State;
 use super::opener::Failure;
 use super::postgres::Session;
+use super::queue::{Account, Charge, Object, Shed, Terms};
 use super::sizing;
 use crate::base::Deadline;
 use crate::observe::metrics::Waits;
 
+/// Nobody is told to come back later than this: an estimate is not a promise.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
 impl Endpoint {
-    /// A session: one that is free, a new one, or the next that comes back, whichever is first before `deadline`.
+    /// A session: one that is free, a new one, or the next that comes back when it is the account's turn, whichever is first before
+    /// `deadline`. With it comes what is charged for it, to be settled when it comes back.
     ///
     /// Cancel safe: a caller that leaves the queue leaves no trace; a session on its way goes to the next.
-    pub(super) async fn checkout(self: &Arc<Self>, deadline: Deadline) -> Result<Object<Session>, PoolError> {
+    pub(super) async fn checkout(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        deadline: Deadline,
+    ) -> Result<(Object<Session>, Charge), PoolError> {
         self.server.touch();
         if let Some(object) = self.take_idle() {
             self.demand.note(Instant::now(), self.in_use());
-            return Ok(object);
+            return Ok((object, Charge::none(account)));
         }
-        self.wait(deadline).await
+        self.wait(account, deadline).await
     }
 
-    async fn wait(self: &Arc<Self>, deadline: Deadline) -> Result<Object<Session>, PoolError> {
+    async fn wait(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        deadline: Deadline,
+    ) -> Result<(Object<Session>, Charge), PoolError> {
         let start = Instant::now();
         if let Some((name, Open { retry_after })) = self.is_shut() {
             let backend = self.backend.clone();
@@ -39,42 +52,63 @@ impl Endpoint {
                 BreakerName::Login => PoolError::LoginRefused { backend, retry_after, source: LoginRefused },
             });
         }
-        let turn = Turn::take(&self.waiting);
-        if turn.number > self.max_waiting {
-            return Err(PoolError::Overloaded { backend: self.backend.clone(), waiting: turn.number - 1 });
-        }
+        let refused = |shed| self.shed(account, shed, start, deadline);
+        let mut seat = self.idle.join(account, deadline, self.terms()).map_err(refused)?;
         self.demand.note(start, self.in_use());
         let mut failures = self.opening.failures();
         let mut urgent = self.is_cold().then(|| self.urgent());
         let patience = sleep(self.service.patience(rand::random()));
         tokio::pin!(patience);
         loop {
-            // One future over many turns of the inner loop: it is the caller's place in the queue.
-            let next = self.idle.timeout_get(None);
-            tokio::pin!(next);
-            let object = loop {
-                tokio::select! {
-                    object = &mut next => break object,
-                    () = &mut patience, if urgent.is_none() => urgent = Some(self.urgent()),
-                    Ok(()) = failures.changed() => {
-                        let failure = failures.borrow_and_update().clone();
-                        if let Some(error) = self.hopeless(failure.as_deref()) {
-                            return Err(error);
-                        }
-                    }
-                    () = sleep_until(deadline.at()) => {
-                        return Err(PoolError::WaitTimeout { backend: self.backend.clone(), waited: start.elapsed() });
+            let (object, charge) = tokio::select! {
+                turn = seat.turn() => turn.map_err(refused)?,
+                () = &mut patience, if urgent.is_none() => {
+                    urgent = Some(self.urgent());
+                    continue;
+                }
+                Ok(()) = failures.changed() => {
+                    let failure = failures.borrow_and_update().clone();
+                    match self.hopeless(failure.as_deref()) {
+                        Some(error) => return Err(error),
+                        None => continue,
                     }
                 }
+                () = sleep_until(deadline.at()) => return Err(refused(Shed::Expired)),
             };
-            let Ok(object) = object else { return Err(PoolError::Closed { backend: self.backend.clone() }) };
             if let Some(fit) = self.fit(object) {
-                return Ok(fit);
+                return Ok((fit, charge));
             }
             // It was dead. Others may be too, and nobody else is told to open one.
             urgent.get_or_insert_with(|| self.urgent());
             self.want();
+            seat.again(&charge);
         }
+    }
+
+    /// What there is to share out among those who wait. Sessions that are not open yet count: an estimate that is too short lets
+    /// one wait in vain, one that is too long refuses somebody who would have been served.
+    fn terms(&self) -> Terms {
+        Terms {
+            most: self.max_waiting as usize,
+            serving: self.limit().saturating_sub(self.ledger.count(State::Lane)).max(1),
+            usually: self.service.usual(),
+        }
+    }
+
+    fn shed(&self, account: &Account, shed: Shed, start: Instant, deadline: Deadline) -> PoolError {
+        let backend = self.backend.clone();
+        let (reason, error) = match shed {
+            Shed::Expired => ("deadline", PoolError::WaitTimeout { backend, waited: start.elapsed() }),
+            Shed::Full(waiting) => ("full", PoolError::QueueFull { backend, waiting }),
+            Shed::Crowded(waiting) => ("crowded", PoolError::Overloaded { backend, waiting }),
+            Shed::TooLate(expected) => {
+                let retry_after = expected.saturating_sub(deadline.remaining()).min(LONGEST_RETRY);
+                ("too_late", PoolError::TooLate { backend, expected, retry_after })
+            }
+            Shed::Closed => return PoolError::Closed { backend },
+        };
+        self.metrics.queues.shed(account.tenant(), reason);
+        error
     }
 
     /// Few enough are open to open one at once.
@@ -86,24 +120,6 @@ impl Endpoint {
     fn hopeless(&self, failure: Option<&Failure>) -> Option<PoolError> {
         let failure = failure.filter(|failure| !failure.is_full && self.ledger.open() == 0)?;
         Some(PoolError::Down { backend: self.backend.clone(), source: Box::new(Arc::clone(&failure.error)) })
-    }
-}
-
-/// A turn in the queue, given up on drop.
-struct Turn<'a> {
-    waiting: &'a AtomicU32,
-    number: u32,
-}
-
-impl<'a> Turn<'a> {
-    fn take(waiting: &'a AtomicU32) -> Self {
-        Self { waiting, number: waiting.fetch_add(1, Ordering::Relaxed) + 1 }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

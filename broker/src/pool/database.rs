@@ -19,6 +19,7 @@ use super::postgres::Catalog;
 use super::postgres::connect::Connector;
 use super::postgres::prepared::Sightings;
 use super::postgres::types::Types;
+use super::queue::Account;
 use super::route::{self, Rules, Want};
 use super::server::Servers;
 use super::{monitor, upkeep};
@@ -57,7 +58,7 @@ pub struct Surroundings<'a> {
     pub zone: Option<&'a str>,
     /// The longest deadline that anybody may ask for; a backstop in the server beside the broker's own.
     pub longest_statement: Duration,
-    /// Most callers waiting for an endpoint.
+    /// Most callers waiting for an endpoint, of all tenants.
     pub max_waiting: u32,
 }
 
@@ -137,6 +138,11 @@ impl Database {
         &self.metrics
     }
 
+    /// The broker's own account: for what no tenant has asked for.
+    pub fn own_account(&self) -> &Arc<Account> {
+        &self.endpoints[0].own_account
+    }
+
     /// Those who listen, and the connection they share.
     pub fn listeners(&self) -> &Arc<Hub> {
         &self.listeners
@@ -153,7 +159,7 @@ impl Database {
     }
 
     /// A place on a lane to a server that serves `want`; `None` where a lease serves better.
-    pub fn lane(self: &Arc<Self>, want: Want) -> Option<Place> {
+    pub fn lane(self: &Arc<Self>, account: &Account, want: Want) -> Option<Place> {
         if *self.paused.borrow() {
             return None;
         }
@@ -168,7 +174,7 @@ impl Database {
         {
             return None;
         }
-        endpoint.lanes.take(endpoint, endpoint.config.prepared_statements as usize)
+        endpoint.lanes.take(endpoint, account, endpoint.config.prepared_statements as usize)
     }
 
     /// The endpoint that takes writes; a database's only one is never asked for its role.
@@ -176,10 +182,15 @@ impl Database {
         if let [only] = &*self.endpoints { Some(only) } else { route::primary(&self.endpoints) }
     }
 
-    /// Lends a connection that serves `want`, before `deadline`.
+    /// Lends a connection that serves `want`, before `deadline`, when it is the account's turn.
     ///
     /// Cancel safe: a caller that leaves the queue leaves no trace.
-    pub async fn checkout(self: &Arc<Self>, want: Want, deadline: Deadline) -> Result<Lease, PoolError> {
+    pub async fn checkout(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        want: Want,
+        deadline: Deadline,
+    ) -> Result<Lease, PoolError> {
         let start = Instant::now();
         self.start();
         self.while_paused(start, deadline).await?;
@@ -187,11 +198,11 @@ impl Database {
         loop {
             let endpoint = self.choose(want, &tried, start, deadline).await?;
             let timed = Timed::since(start, &endpoint);
-            let asked = endpoint.checkout(deadline).await;
+            let asked = endpoint.checkout(account, deadline).await;
             timed.ended(&asked);
             match asked {
-                Ok(object) => {
-                    return Ok(Lease::new(object, Arc::clone(self), endpoint, deadline));
+                Ok(lent) => {
+                    return Ok(Lease::new(lent, Arc::clone(self), endpoint, deadline));
                 }
                 // A read may go elsewhere; and a write to who is the primary by now, if that is not the same.
                 Err(
@@ -322,7 +333,7 @@ impl Database {
     /// Opens connections up to the configured minimum. Errors: why there is none.
     pub async fn warm(self: &Arc<Self>, deadline: Deadline) -> Result<(), PoolError> {
         self.start();
-        let lease = self.checkout(Want::Write, deadline).await?;
+        let lease = self.checkout(self.own_account(), Want::Write, deadline).await?;
         for endpoint in &self.endpoints {
             endpoint.open_ahead(endpoint.config.min as usize);
         }
@@ -333,9 +344,9 @@ impl Database {
     /// True if a connection is open and idle, or one can be had before `deadline`. A busy pool counts as reachable; an open lane
     /// alone does not.
     pub async fn is_reachable(self: &Arc<Self>, deadline: Deadline) -> bool {
-        match self.checkout(Want::Read(None), deadline).await {
+        match self.checkout(self.own_account(), Want::Read(None), deadline).await {
             Ok(_) => true,
-            Err(PoolError::WaitTimeout { .. } | PoolError::Overloaded { .. }) => {
+            Err(PoolError::WaitTimeout { .. } | PoolError::Overloaded { .. } | PoolError::TooLate { .. }) => {
                 self.endpoints.iter().any(|endpoint| endpoint.status().lent > 0)
             }
             Err(_) => false,

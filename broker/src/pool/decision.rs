@@ -186,7 +186,7 @@ impl Endpoint {
             open: self.ledger.open(),
             connecting: self.ledger.count(State::Connecting),
             in_use: self.in_use(),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: u32::try_from(self.idle.waiting()).unwrap_or(u32::MAX),
             urgent: self.opening.urgent(),
             ahead: self.opening.ahead(),
             demand: self.demand.peak(Instant::now()),

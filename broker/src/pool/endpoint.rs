@@ -1,13 +1,12 @@
 //! One login on one server of a database: its idle sessions, its lanes, and what is known of how it fares.
 //!
-//! deadpool's unmanaged pool keeps the idle sessions and the queue of those who wait for one, first come first served. When one is
-//! opened, how many there may be and when one goes is decided here and beside (`checkout`, `opener`, `upkeep`).
+//! `queue` keeps the idle sessions and those who wait for one. When one is opened, how many there may be and when one goes is decided
+//! here and beside (`checkout`, `opener`, `upkeep`).
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool::unmanaged::{Object, Pool};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +22,7 @@ use super::load::Load;
 use super::opener::Opening;
 use super::postgres::Session;
 use super::postgres::connect::Connector;
+use super::queue::{Account, Object, Queue};
 use super::registry::Registry;
 use super::server::Server;
 use super::service_time::ServiceTime;
@@ -41,7 +41,10 @@ pub struct Endpoint {
     pub(super) config: PoolConfig,
     pub(super) connector: Arc<Connector>,
     pub(super) server: Arc<Server>,
-    pub(super) idle: Pool<Session>,
+    /// Idle sessions, and those who wait for one.
+    pub(super) idle: Queue<Session>,
+    /// The broker's own.
+    pub(super) own_account: Arc<Account>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) registry: Registry,
     pub(super) lanes: Lanes,
@@ -52,7 +55,6 @@ pub struct Endpoint {
     pub(super) load: Load,
     /// What it may have of the server now; never more than `config.max`.
     pub(super) limit: AtomicUsize,
-    pub(super) waiting: AtomicU32,
     pub(super) max_waiting: u32,
     pub(super) schema_epoch: Arc<AtomicU64>,
     /// Grows when every session is to be replaced.
@@ -83,7 +85,7 @@ pub struct EndpointStatus {
     /// The most there may be at all.
     pub max: usize,
     /// Callers waiting.
-    pub waiting: u32,
+    pub waiting: usize,
     /// Sessions closed under holders who have not let go of them; counted nowhere else.
     pub severed: usize,
 }
@@ -139,7 +141,7 @@ impl Endpoint {
             cleaning: self.ledger.count(State::Cleaning),
             limit: self.limit(),
             max: self.config.max as usize,
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: self.idle.waiting(),
             severed: self.registry.severed(),
         }
     }
@@ -152,7 +154,7 @@ impl Endpoint {
     /// Lent, shared and asked for now: the demand.
     pub(super) fn in_use(&self) -> usize {
         let busy = self.ledger.count(State::Lent) + self.ledger.count(State::Lane);
-        busy + self.waiting.load(Ordering::Relaxed) as usize
+        busy + self.idle.waiting()
     }
 
     pub(super) fn schema_epoch(&self) -> u64 {
@@ -163,9 +165,9 @@ impl Endpoint {
         self.config.max_lifetime
     }
 
-    /// An idle session that may be lent; unfit ones on top of it are closed.
+    /// An idle session that may be lent, while nobody waits for one; unfit ones on top of it are closed.
     pub(super) fn take_idle(&self) -> Option<Object<Session>> {
-        while let Ok(object) = self.idle.try_get() {
+        while let Some(object) = self.idle.take() {
             if let Some(fit) = self.fit(object) {
                 return Some(fit);
             }
@@ -282,8 +284,7 @@ impl Endpoint {
 
     /// True when what is counted by state is what is counted by socket, and what waits to be lent is what the queue holds.
     pub fn is_conserved(&self) -> bool {
-        let status = self.idle.status();
-        self.ledger.total() == self.ledger.alive() && self.ledger.count(State::Idle) == status.available
+        self.ledger.total() == self.ledger.alive() && self.ledger.count(State::Idle) == self.idle.available()
     }
 
     pub(super) fn note_conserved(&self, holds: bool) {
@@ -291,7 +292,7 @@ impl Endpoint {
         if held && !holds {
             self.metrics.conservation_failures.inc();
             let (states, alive) = (self.ledger.states(), self.ledger.alive());
-            let idle = self.idle.status().available;
+            let idle = self.idle.available();
             tracing::error!(backend.name = %self.backend, server.address = %self.address, alive, "connections to `{}` do not add up: {states} by state, {alive} by socket, {idle} to be had", self.address);
         }
     }

@@ -21,7 +21,25 @@ pub enum PoolError {
         /// Which backend.
         backend: BackendName,
         /// How many wait.
-        waiting: u32,
+        waiting: usize,
+    },
+    /// Too many of the tenant's own requests wait already.
+    #[error("{waiting} of the tenant's requests wait for `{backend}` already")]
+    QueueFull {
+        /// Which backend.
+        backend: BackendName,
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The queue is longer than the caller can wait.
+    #[error("a connection to `{backend}` would be free in about {} ms, too late for the request's deadline", expected.as_millis())]
+    TooLate {
+        /// Which backend.
+        backend: BackendName,
+        /// How long it would be.
+        expected: Duration,
+        /// When the queue may be short enough again for one as patient.
+        retry_after: Duration,
     },
     /// The backend takes no connection.
     #[error("`{backend}` takes no connection")]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use deadpool::unmanaged::Object;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_postgres::CancelToken;
@@ -15,6 +14,7 @@ use super::ledger::State;
 use super::postgres::connect::CancelError;
 use super::postgres::observed::Observed;
 use super::postgres::{Cleanup, Session, reset};
+use super::queue::{Charge, Object};
 use super::registry::{Holder, Returned};
 use super::route::Consistency;
 use crate::base::Deadline;
@@ -25,6 +25,7 @@ pub struct Lease {
     object: Option<Object<Session>>,
     database: Arc<Database>,
     endpoint: Arc<Endpoint>,
+    charge: Charge,
     since: Instant,
     tainted: bool,
     cleanup: Cleanup,
@@ -33,7 +34,7 @@ pub struct Lease {
 impl Lease {
     /// `deadline`: by when it should be over.
     pub(super) fn new(
-        mut object: Object<Session>,
+        (mut object, charge): (Object<Session>, Charge),
         database: Arc<Database>,
         endpoint: Arc<Endpoint>,
         deadline: Deadline,
@@ -41,7 +42,7 @@ impl Lease {
         object.uses += 1;
         let since = Instant::now();
         object.slot.lend(since, deadline);
-        Self { object: Some(object), database, endpoint, since, tainted: false, cleanup: Cleanup::Nothing }
+        Self { object: Some(object), database, endpoint, charge, since, tainted: false, cleanup: Cleanup::Nothing }
     }
 
     /// Notes whom it is lent to, for whoever looks for those that do not come back.
@@ -127,6 +128,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut object) = self.object.take() else { return };
         let held = self.since.elapsed();
+        // Before it is anybody's: whose turn it is may depend on it.
+        self.endpoint.idle.settle(&self.charge, held);
         match object.slot.release() {
             Returned::InTime => {}
             Returned::Late(checkout) => self.endpoint.recovered(&object.slot, &checkout),

@@ -60,7 +60,7 @@ impl Endpoint {
             ("connections_max", status.max),
             ("connections_limit", status.limit),
             ("connections_min", self.config.min as usize),
-            ("waiters", status.waiting as usize),
+            ("waiters", status.waiting),
             ("demand_highwater", self.demand.peak(Instant::now())),
             ("predicted_demand", self.foresight.forecast().wanted()),
         ];
@@ -72,6 +72,7 @@ impl Endpoint {
             let lag = usize::try_from(standing.replay_age.as_millis()).unwrap_or(usize::MAX);
             sizes.push(("replica_lag_ms", lag));
         }
+        self.metrics.queues.set(&self.idle.lengths());
         self.metrics.set(&PoolReading {
             connections: &[
                 ("idle", status.idle),

@@ -2,9 +2,9 @@
 //! lanes.
 //!
 //! A [`Database`] has one [`Endpoint`] a server; a [`Server`] is shared by all pools that log in there. `route` chooses the
-//! endpoint, `checkout` and `opener` get a session from it, `lease` brings it back, `monitor` watches the server, `upkeep` and
-//! `plan` keep the pools in shape; `lane` shares sessions over `pipeline`, as `redis` does. `registry` and `leaks` know who holds what,
-//! `journal`, `decision` and `measure` tell. `backoff`, `breaker`, `budget`, `demand`, `forecast`, `health`, `load`,
+//! endpoint, `checkout` and `opener` get a session from it, `queue` says whose turn it is, `lease` brings it back, `monitor` watches
+//! the server, `upkeep` and `plan` keep the pools in shape; `lane` shares sessions over `pipeline`, as `redis` does. `registry` and
+//! `leaks` know who holds what, `journal`, `decision` and `measure` tell. `backoff`, `breaker`, `budget`, `demand`, `forecast`, `health`, `load`,
 //! `service_time`, `share` and `sizing` are rules without I/O.
 
 pub mod backoff;
@@ -33,6 +33,7 @@ mod opener;
 pub mod pipeline;
 pub mod plan;
 pub mod postgres;
+pub mod queue;
 pub mod redis;
 pub mod registry;
 pub mod route;
@@ -50,6 +51,7 @@ pub use journal::Journal;
 pub use leaks::OWN_ACCOUNT;
 pub use lease::Lease;
 pub use listen::{Hub, ListenError};
+pub use queue::Account;
 pub use redis::Cache;
 pub use registry::Holder;
 pub use route::{Consistency, Want};

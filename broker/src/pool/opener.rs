@@ -246,7 +246,7 @@ impl Endpoint {
         let _ = self.opening.ahead.fetch_update(Ordering::AcqRel, Ordering::Acquire, |ahead| ahead.checked_sub(1));
         self.metrics.opened();
         // A pool that was closed meanwhile takes it no more: dropped, it is closed.
-        drop(self.idle.try_add(session));
+        self.idle.add(session);
     }
 
     /// Tells those who wait, and how long to pause before the next try.

@@ -1,9 +1,8 @@
 //! How many sessions an endpoint has: what its makers said, what it may have of the server, what is worth keeping.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use deadpool::unmanaged::Pool;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +16,7 @@ use super::ledger::Ledger;
 use super::load::Load;
 use super::opener::Opening;
 use super::postgres::connect::Connector;
+use super::queue::{Account, Queue};
 use super::registry::Registry;
 use super::server::{Role, Server};
 use super::service_time::ServiceTime;
@@ -59,7 +59,8 @@ impl Endpoint {
             address: connector.address().into(),
             zone,
             server,
-            idle: Pool::new(2 * config.max as usize + UNRETURNED),
+            idle: Queue::new(2 * config.max as usize + UNRETURNED),
+            own_account: Account::own(),
             ledger: Arc::new(Ledger::default()),
             registry: Registry::default(),
             lanes: Lanes::new(config.lanes.min(config.max / 4) as usize),
@@ -69,7 +70,6 @@ impl Endpoint {
             service: ServiceTime::default(),
             load: Load::new(now),
             limit: AtomicUsize::new(config.max as usize),
-            waiting: AtomicU32::new(0),
             max_waiting,
             schema_epoch,
             generation: AtomicU64::new(0),

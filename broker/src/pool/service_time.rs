@@ -3,6 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::queue::Usual;
+
 /// Hold times remembered.
 const REMEMBERED: usize = 256;
 /// Waiting for less is no waiting, and for more a new session is there sooner.
@@ -27,6 +31,7 @@ struct Recent {
     noted: usize,
     p99: Option<Duration>,
     mean: Duration,
+    usual: Usual,
 }
 
 impl ServiceTime {
@@ -41,6 +46,7 @@ impl ServiceTime {
             recent.micros[next] = micros;
             recent.next = (next + 1) % REMEMBERED;
         }
+        recent.usual.note(held, Instant::now());
         recent.noted += 1;
         if recent.p99.is_none() || recent.noted.is_multiple_of(LAZY) {
             let mut sorted = recent.micros.clone();
@@ -61,6 +67,11 @@ impl ServiceTime {
     pub fn served(&self) -> (u64, Duration) {
         let recent = self.recent();
         (recent.noted as u64, recent.mean)
+    }
+
+    /// How long a session is usually held, as far as that is still true.
+    pub fn usual(&self) -> Option<Duration> {
+        self.recent().usual.known(Instant::now())
     }
 
     /// How long a caller waits for a session to come back before a new one is opened: twice the 99th percentile, within bounds.

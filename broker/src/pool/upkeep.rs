@@ -6,7 +6,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use deadpool::unmanaged::Object;
 use tokio::time::{Instant, interval, timeout};
 
 use super::database::Database;
@@ -14,6 +13,7 @@ use super::endpoint::Endpoint;
 use super::event::CloseReason;
 use super::ledger::State;
 use super::postgres::{Session, ask};
+use super::queue::Object;
 use super::sizing::{self, SWEEP, Surplus};
 
 /// An idle session is asked for a sign of life about this often: firewalls forget silent connections.
@@ -50,12 +50,13 @@ async fn sweep(endpoint: &Arc<Endpoint>) {
     endpoint.plan();
     endpoint.look_ahead().await;
     endpoint.widen();
+    endpoint.idle.sweep();
     let now = Instant::now();
     let mut doubtful = None;
     let mut kept = Vec::new();
     let mut surplus = Surplus::of(endpoint.ledger.total(), endpoint.keep(), endpoint.foresight.added());
     let unasked = surplus.unasked;
-    while let Ok(object) = endpoint.idle.try_get() {
+    while let Some(object) = endpoint.idle.try_get() {
         match verdict(endpoint, &object, now, &mut surplus) {
             Some(reason) => {
                 endpoint.close(object, reason);

@@ -61,8 +61,9 @@ impl CopyIn<'_> {
         // Nothing of the source is read before the database waits for it, so a connection that is found dead costs nothing.
         let mut attempt = 1;
         let (mut lease, mut exchange, started) = loop {
-            let mut lease =
-                lease(self.database, Want::Write, self.deadline, attempt > 1).await.map_err(QueryError::from)?;
+            let mut lease = lease(self.database, &self.caller.account, Want::Write, self.deadline, attempt > 1)
+                .await
+                .map_err(QueryError::from)?;
             lease.on_account_of(self.unit.holder(self.caller));
             let started = Instant::now();
             self.metrics.wait_seconds.observe((started - asked).as_secs_f64());

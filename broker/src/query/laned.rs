@@ -51,7 +51,7 @@ pub async fn run(run: &Run<'_>) -> Option<Result<Answer, QueryError>> {
     if !run.habits.are_good(&habit) || !run.is_pure() {
         return None;
     }
-    let place = run.database.lane(run.unit.want(run.at_least))?;
+    let place = run.database.lane(&run.caller.account, run.unit.want(run.at_least))?;
     let started = Instant::now();
     let _active = run.metrics.active();
     let ended = on(run, statement, &place, &key, started).await;

@@ -16,7 +16,7 @@ use super::unit::{Caller, Unit};
 use crate::base::Deadline;
 use crate::observe::RouteMetrics;
 use crate::pool::postgres::{Broken, Cleanup, ServerError, ask, capacity};
-use crate::pool::{Consistency, Database, Lease, PoolError, Want};
+use crate::pool::{Account, Consistency, Database, Lease, PoolError, Want};
 
 /// How long a cancelled statement may take to end before its outcome counts as unknown.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -119,9 +119,10 @@ impl Run<'_> {
         let start = Instant::now();
         loop {
             let asked = Instant::now();
-            let mut lease = lease(self.database, self.unit.want(self.at_least), self.deadline, attempt > 1)
-                .await
-                .map_err(QueryError::from)?;
+            let mut lease =
+                lease(self.database, &self.caller.account, self.unit.want(self.at_least), self.deadline, attempt > 1)
+                    .await
+                    .map_err(QueryError::from)?;
             lease.on_account_of(self.unit.holder(self.caller));
             let started = Instant::now();
             queue += started - asked;
@@ -324,12 +325,13 @@ fn failure(error: QueryError, statement: Option<usize>) -> Failure {
 /// failover, often killed the pool's others too, and each would cost an attempt to find out.
 pub(super) async fn lease(
     database: &Arc<Database>,
+    account: &Arc<Account>,
     want: Want,
     deadline: Deadline,
     alive: bool,
 ) -> Result<Lease, PoolError> {
     loop {
-        let mut lease = database.checkout(want, deadline).await?;
+        let mut lease = database.checkout(account, want, deadline).await?;
         if !alive {
             return Ok(lease);
         }

@@ -118,9 +118,10 @@ impl Streaming<'_> {
         let asked = Instant::now();
         let mut attempt = 1;
         loop {
-            let mut lease = lease(self.database, self.unit.want(self.at_least), self.deadline, attempt > 1)
-                .await
-                .map_err(QueryError::from)?;
+            let mut lease =
+                lease(self.database, &self.caller.account, self.unit.want(self.at_least), self.deadline, attempt > 1)
+                    .await
+                    .map_err(QueryError::from)?;
             lease.on_account_of(self.unit.holder(self.caller));
             lease.may_last_until(self.over_by);
             let started = Instant::now();

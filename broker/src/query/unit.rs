@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use hearth_client::wire::{Isolation, Transaction};
 
 use super::error::QueryError;
 use super::exchange::Step;
 use super::statement::Statement;
-use crate::base::{RequestId, TenantId};
+use crate::base::RequestId;
 use crate::pool::postgres::Cleanup;
 use crate::pool::postgres::catalog::Names;
-use crate::pool::{Consistency, Holder, Want};
+use crate::pool::{Account, Consistency, Holder, Want};
 
 /// Settings of one request. Row-level security takes a few.
 const MAX_SETTINGS: usize = 100;
@@ -28,7 +29,7 @@ pub struct Caller {
     /// By which request.
     pub request: RequestId,
     /// On whose account.
-    pub tenant: TenantId,
+    pub account: Arc<Account>,
 }
 
 /// What must hold for a statement's count of rows; else everything is rolled back.
@@ -123,7 +124,7 @@ impl<'a> Unit<'a> {
 
     /// Who holds the session that it runs on.
     pub fn holder(&self, caller: &Caller) -> Holder {
-        let Caller { request, tenant } = caller.clone();
+        let (request, tenant) = (caller.request.clone(), caller.account.tenant().clone());
         Holder { request, tenant, fingerprint: self.fingerprint() }
     }
 

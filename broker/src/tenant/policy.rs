@@ -10,12 +10,15 @@ use super::limits::Limits;
 use crate::base::{BackendName, TenantId};
 use crate::config::{LimitsConfig, TenantConfig, policy, setting};
 use crate::observe::{Metrics, RouteMetrics};
-use crate::pool::{Cache, Database};
+use crate::pool::{Account, Cache, Database};
 
 /// One tenant.
 pub struct Tenant {
     /// Its name.
     pub id: TenantId,
+    /// The same, as the queues for connections know it.
+    pub account: Arc<Account>,
+    weight: u32,
     /// Its databases, each with the metrics of its requests there.
     pub databases: BTreeMap<BackendName, (Arc<Database>, RouteMetrics)>,
     /// Its caches, each with the metrics of its requests there.
@@ -52,7 +55,11 @@ impl Tenant {
         let counted = Limits::new(&id, &limits, fleet, metrics, before.map(|before| &*before.counted));
         let policies = policies(&limits);
         let listeners = listeners(&limits);
+        let new = || Account::new(id.clone(), config.weight, limits.max_queued);
         Self {
+            // One account for both: who waits already has the new weight too, once it is in force.
+            account: before.map_or_else(new, |before| Arc::clone(&before.account)),
+            weight: config.weight,
             databases: pick(&own(&config.databases), databases, name, metrics),
             caches: pick(&own(&config.caches), caches, name, metrics),
             settings: config.settings.clone(),
@@ -63,6 +70,11 @@ impl Tenant {
             limits,
             id,
         }
+    }
+
+    /// It takes the place of the one before: those who wait have their turns by its weight.
+    pub fn take_over(&self) {
+        self.account.change(self.weight, self.limits.max_queued);
     }
 
     /// True if a request may change this PostgreSQL setting for itself.

@@ -62,7 +62,7 @@ impl<'b> Asked<'b> {
             // To take the header and not keep its promise would be worse than to refuse.
             return Err(Error::Invalid("Idempotency-Key is not supported by this broker yet".to_owned()));
         }
-        let caller = Caller { request: call.request_id.clone(), tenant: principal.tenant.id.clone() };
+        let caller = Caller { request: call.request_id.clone(), account: Arc::clone(&principal.tenant.account) };
         Ok(Self { broker, principal, caller, database, metrics, at_least, lanes, deadline })
     }
 

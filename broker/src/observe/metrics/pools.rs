@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::forecasts::{ForecastReading, Forecasts};
+use super::queues::{QueueMetrics, Queues};
 use super::{ActiveGuard, Counters, Gauges, Histograms, family, histograms, in_seconds};
 
 /// Waits for a session, and the time it is held: from a reused one, to the longest that anybody waits.
@@ -45,6 +46,7 @@ pub(super) struct Pools {
     state: Gauges<Labels>,
     breaker_state: Gauges<Labels>,
     forecasts: Forecasts,
+    queues: Queues,
 }
 
 /// What is read off a pool at the moment of a scrape. Each list is a closed set of words.
@@ -111,6 +113,7 @@ impl Pools {
             state: family(r, "endpoint_state", "1 for the state an endpoint is in"),
             breaker_state: family(r, "breaker_state", "0 closed, 1 half open, 2 open"),
             forecasts: Forecasts::register(r),
+            queues: Queues::register(r),
         }
     }
 }
@@ -158,6 +161,7 @@ impl PoolMetrics {
             conservation_failures: pools.conservation_failures.get_or_create_owned(&base),
             lane_pauses: pools.lane_pauses.get_or_create_owned(&base),
             opened: pools.opened.get_or_create_owned(&with("result", "ok")),
+            queues: QueueMetrics::new(&pools.queues, &self.backend, address),
             pools: Arc::clone(pools),
             base,
         }
@@ -179,6 +183,8 @@ pub struct EndpointMetrics {
     pub conservation_failures: Counter<u64, AtomicU64>,
     /// Times all lanes were left alone, since too many statements were over budget.
     pub lane_pauses: Counter<u64, AtomicU64>,
+    /// Who waits.
+    pub queues: QueueMetrics,
     age: Histogram,
     uses: Histogram,
     opened: Counter<u64, AtomicU64>,

@@ -6,6 +6,7 @@
 
 mod answer;
 mod place;
+mod share;
 mod tally;
 mod width;
 
@@ -15,10 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use place::Shared;
+use share::Shares;
 use tally::Tally;
 use width::{PAUSE, Width};
 
 use super::endpoint::Endpoint;
+use super::queue::Account;
 
 pub use answer::Answer;
 pub use place::{OnLane, Place};
@@ -33,6 +36,7 @@ pub struct Lanes {
     /// So many of them are used now.
     used: AtomicUsize,
     tally: Tally,
+    shares: Arc<Shares>,
     /// Locked once a second.
     width: Mutex<Width>,
 }
@@ -52,6 +56,7 @@ impl Lanes {
             all: (0..most).map(|_| Lane::default()).collect(),
             used: AtomicUsize::new(width.lanes()),
             tally: Tally::default(),
+            shares: Arc::default(),
             width: Mutex::new(width),
         }
     }
@@ -79,12 +84,15 @@ impl Lanes {
         self.used.load(Ordering::Acquire)
     }
 
-    /// A place on the emptiest lane; `None` where a lease serves better: no lane is open yet, or all are full.
-    pub fn take(&self, endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Place> {
+    /// A place on the emptiest lane; `None` where a lease serves better: no lane is open yet, all are full, or this account's share
+    /// of them is.
+    pub fn take(&self, endpoint: &Arc<Endpoint>, account: &Account, prepared_statements: usize) -> Option<Place> {
         let mut best: Option<Arc<Shared>> = None;
+        let mut open_lanes = 0;
         for (index, lane) in self.all[..self.used()].iter().enumerate() {
             match lane.session(endpoint) {
                 Some(shared) => {
+                    open_lanes += 1;
                     let fewer = best.as_ref().is_none_or(|b| shared.depth() < b.depth());
                     if fewer {
                         best = Some(shared);
@@ -96,7 +104,11 @@ impl Lanes {
         let shared = best?;
         let ahead = shared.depth();
         self.tally.asked(ahead);
-        (ahead < DEPTH).then(|| Place { shared, ahead, endpoint: Arc::clone(endpoint) })
+        if ahead >= DEPTH {
+            return None;
+        }
+        let share = self.shares.take(account.bucket(), open_lanes * DEPTH)?;
+        Some(Place { shared, ahead, endpoint: Arc::clone(endpoint), _share: share })
     }
 
     /// Lets go of lanes that have ended, or must: where nobody asks for one, nobody else would notice.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use deadpool::unmanaged::Object;
 use postgres_protocol::message::frontend;
 use tokio::time::Instant;
 
 use super::answer::{Answer, Answers, Wanted};
+use super::share::Share;
 use crate::base::Deadline;
 use crate::encode::{RowWriter, TextParam};
 use crate::pool::endpoint::Endpoint;
@@ -19,6 +19,7 @@ use crate::pool::pipeline::{Answered, Ended, Pipeline};
 use crate::pool::postgres::ask::{self, Description};
 use crate::pool::postgres::wire::DirectStream;
 use crate::pool::postgres::{PreparedCache, ServerError, Session, Shape};
+use crate::pool::queue::Object;
 
 /// How long one statement may hold up the others behind it. Unit: milliseconds.
 const BUDGET_MS: u32 = 50;
@@ -53,11 +54,13 @@ pub struct Place {
     pub(super) endpoint: Arc<Endpoint>,
     /// Statements ahead of this caller's when it came.
     pub ahead: usize,
+    pub(super) _share: Share,
 }
 
 /// Opens a session for a lane, as nobody else's: READ ONLY, and stopped by the server at its budget.
 pub(super) async fn dial(endpoint: &Arc<Endpoint>, prepared_statements: usize) -> Option<Shared> {
-    let mut object = endpoint.checkout(Deadline::after(OPEN_TIMEOUT)).await.ok()?;
+    let asked = endpoint.checkout(&endpoint.own_account, Deadline::after(OPEN_TIMEOUT)).await;
+    let (mut object, _) = asked.ok()?;
     object.entry.set(State::Lane);
     let limits = format!(
         "SET statement_timeout = {BUDGET_MS}; SET lock_timeout = {BUDGET_MS}; SET default_transaction_read_only = on"

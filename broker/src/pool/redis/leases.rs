@@ -108,8 +108,7 @@ impl Node {
         let waiting = Counted::new(&self.leases.waiting);
         let already = self.leases.waiting.load(Ordering::Relaxed);
         if already > MOST_WAITING {
-            let waiting = u32::try_from(already - 1).unwrap_or(u32::MAX);
-            return Err(PoolError::Overloaded { backend: self.backend.clone(), waiting });
+            return Err(PoolError::Overloaded { backend: self.backend.clone(), waiting: already - 1 });
         }
         let got = async {
             let turn = if waits { self.leases.waits.acquire().await.ok() } else { None };
