@@ -1,8 +1,8 @@
 //! Hearth, a connection broker for code that cannot keep a connection.
 //!
 //! A request walks the rooms in this order: [`server`] takes the socket, [`edge`] turns HTTP into plain types, [`broker`]
-//! holds what handlers need, [`query`] runs a statement or a command, [`tenant`] says whether it may run now, [`pool`] lends
-//! the connection, [`encode`] writes the answer. Below them lie [`config`], [`observe`] and [`base`]. Imports point down this
+//! holds what handlers need, [`query`] runs a statement or a command, [`tenant`] says whether it may run now, [`control`] keeps
+//! tenants in a database, [`pool`] lends the connection, [`encode`] writes the answer. Below them lie [`config`], [`observe`] and [`base`]. Imports point down this
 //! list and never up; `tests/rooms.rs` holds them to it. [`cli`] stands above all: it is what a person starts.
 
 pub mod cli;
@@ -15,6 +15,7 @@ pub mod broker;
 pub mod query;
 pub mod tenant;
 
+pub mod control;
 pub mod pool;
 
 pub mod encode;

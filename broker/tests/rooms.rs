@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// From the street to the ground. A room may use the rooms after it, and itself.
-const ROOMS: [&str; 11] =
-    ["cli", "server", "edge", "broker", "query", "tenant", "pool", "encode", "observe", "config", "base"];
+const ROOMS: [&str; 12] =
+    ["cli", "server", "edge", "broker", "query", "tenant", "control", "pool", "encode", "observe", "config", "base"];
 
 /// Past this a second idea is asking for its own file. Unit: lines.
 const MAX_LINES: usize = 400;

@@ -1,10 +1,15 @@
-//! Small things that every room uses: names, the one time budget, hexadecimal digits, an error in one line.
+//! Small things that every room uses: names and names like them, new keys, the one time budget, hexadecimal digits, an error in one
+//! line.
 
 pub mod chain;
 pub mod deadline;
 pub mod hex;
 pub mod ids;
+pub mod key;
+pub mod similar;
 
 pub use chain::chain;
 pub use deadline::Deadline;
 pub use ids::{BackendName, KeyId, RequestId, TenantId};
+pub use key::NewKey;
+pub use similar::similar;

@@ -22,6 +22,7 @@ pub fn markdown() -> String {
         ("databases", "[databases.NAME]"),
         ("caches", "[caches.NAME]"),
         ("tenants", "[tenants.NAME]"),
+        ("control", "[control]"),
     ] {
         let property = &schema["properties"][section];
         let item =
@@ -60,6 +61,7 @@ fn text(value: &Value) -> String {
 }
 
 fn resolve<'a>(schema: &'a Value, value: &'a Value) -> &'a Value {
-    let target = value["$ref"].as_str().or_else(|| value["allOf"][0]["$ref"].as_str());
+    let target = ["allOf", "anyOf"].iter().find_map(|of| value[of][0]["$ref"].as_str());
+    let target = value["$ref"].as_str().or(target);
     target.and_then(|path| schema.pointer(path.trim_start_matches('#'))).unwrap_or(value)
 }

@@ -1,6 +1,7 @@
 //! What an operator may choose: one tree, from a TOML file and then from the environment.
 
 pub mod cache;
+pub mod control;
 pub mod database;
 pub mod document;
 mod folder;
@@ -8,6 +9,7 @@ pub mod load;
 pub mod log;
 pub mod outline;
 mod placeholders;
+mod policy;
 pub mod secret;
 pub mod server;
 pub mod setting;
@@ -24,10 +26,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use cache::{CacheConfig, SentinelConfig};
+pub use control::ControlConfig;
 pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
 pub use load::{load_env_text, load_file, load_text};
+use load::read_section;
 pub use log::LogConfig;
 pub use outline::{Changes, Outline};
+pub use policy::{Known, is_name, policy_faults, read_policy, statement_faults};
 pub use secret::Secret;
 pub use server::ServerConfig;
 pub use statement::NamedStatement;
@@ -48,6 +53,8 @@ pub struct Config {
     pub caches: BTreeMap<String, CacheConfig>,
     /// Who may use what, and how much.
     pub tenants: BTreeMap<String, TenantConfig>,
+    /// Where tenants and keys stand that are not in the file.
+    pub control: Option<ControlConfig>,
     /// What was written where, to tell this configuration from another one.
     #[serde(skip)]
     pub outline: Outline,
@@ -63,7 +70,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A fault at a path.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into() }
     }
 }

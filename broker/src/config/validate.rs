@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::base::hex::sha256_from_hex;
 
 use super::{
-    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ReplicaConfig, Scope, ServerConfig, TenantConfig, cache,
-    database_url, setting, statement,
+    Config, DatabaseConfig, Fault, KeyConfig, Known, LimitsConfig, ReplicaConfig, Scope, ServerConfig, TenantConfig,
+    cache, control, database_url, setting, statement,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -26,14 +26,20 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
         check_name(&format!("caches.{name}"), name, faults);
         cache::check(name, cache, faults);
     }
+    if let Some(section) = &config.control {
+        control::check(section, faults);
+    }
+    let known = Known::of(config);
     let mut key_ids = HashSet::new();
     for (name, tenant) in &config.tenants {
         check_name(&format!("tenants.{name}"), name, faults);
-        tenant_section(name, tenant, config, faults);
+        tenant_section(&format!("tenants.{name}."), tenant, &known, faults);
         for (index, key) in tenant.keys.iter().enumerate() {
             let path = format!("tenants.{name}.keys[{index}]");
             check_key(&path, key, &mut key_ids, faults);
-            check_key_statements(&path, key, tenant, config, faults);
+            if let Some(names) = &key.statements {
+                check_statements(&format!("{path}.statements"), names, &key.scopes, tenant, &known, faults);
+            }
         }
     }
 }
@@ -108,10 +114,11 @@ fn replicas(path: &str, replicas: &[ReplicaConfig], faults: &mut Vec<Fault>) {
     }
 }
 
-fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &mut Vec<Fault>) {
-    let path = |field: &str| format!("tenants.{name}.{field}");
+/// `prefix` stands before each field's path: `tenants.acme.`, or nothing.
+pub(super) fn tenant_section(prefix: &str, tenant: &TenantConfig, known: &Known, faults: &mut Vec<Fault>) {
+    let path = |field: &str| format!("{prefix}{field}");
     for (index, database) in tenant.databases.iter().enumerate() {
-        if !config.databases.contains_key(database) {
+        if !known.has_database(database) {
             faults.push(Fault::new(
                 path(&format!("databases[{index}]")),
                 format!("there is no `[databases.{database}]`"),
@@ -119,7 +126,7 @@ fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &m
         }
     }
     for (index, cache) in tenant.caches.iter().enumerate() {
-        if !config.caches.contains_key(cache) {
+        if !known.has_cache(cache) {
             faults.push(Fault::new(path(&format!("caches[{index}]")), format!("there is no `[caches.{cache}]`")));
         }
     }
@@ -140,7 +147,7 @@ fn limits_section(path: &str, limits: &LimitsConfig, faults: &mut Vec<Fault>) {
             range(path(field), value, 1..=1_000_000, faults);
         }
     }
-    range(path("limits.listeners"), limits.listeners, 1..=1_000_000, faults);
+    range(path("listeners"), limits.listeners, 1..=1_000_000, faults);
     if limits.burst.is_some() && limits.requests_per_second.is_none() {
         faults.push(Fault::new(path("burst"), "means nothing without `requests_per_second`"));
     }
@@ -171,19 +178,24 @@ fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, fa
     }
 }
 
-fn check_key_statements(path: &str, key: &KeyConfig, tenant: &TenantConfig, config: &Config, faults: &mut Vec<Fault>) {
-    let Some(names) = &key.statements else { return };
+pub(super) fn check_statements(
+    path: &str,
+    names: &[String],
+    scopes: &[Scope],
+    tenant: &TenantConfig,
+    known: &Known,
+    faults: &mut Vec<Fault>,
+) {
     if names.is_empty() {
-        faults.push(Fault::new(format!("{path}.statements"), "names none; leave it out where any SQL is allowed"));
+        faults.push(Fault::new(path, "names none; leave it out where any SQL is allowed"));
     }
-    if !key.scopes.iter().any(|scope| matches!(scope, Scope::SqlRead | Scope::SqlWrite)) {
-        faults.push(Fault::new(format!("{path}.statements"), "means nothing without the scope sql:read or sql:write"));
+    if !scopes.iter().any(|scope| matches!(scope, Scope::SqlRead | Scope::SqlWrite)) {
+        faults.push(Fault::new(path, "means nothing without the scope sql:read or sql:write"));
     }
     for (index, name) in names.iter().enumerate() {
-        let mut databases = tenant.databases.iter().filter_map(|database| config.databases.get(database));
-        if !databases.any(|database| database.statements.contains_key(name)) {
+        if !tenant.databases.iter().any(|database| known.declares(database, name)) {
             let message = format!("no database of the tenant declares a statement `{name}`");
-            faults.push(Fault::new(format!("{path}.statements[{index}]"), message));
+            faults.push(Fault::new(format!("{path}[{index}]"), message));
         }
     }
 }

@@ -4,6 +4,6 @@ pub mod metrics;
 pub mod telemetry;
 
 pub use metrics::{
-    ActiveGuard, EndpointMetrics, ForecastReading, LaneMetrics, Metrics, Named, OffLane, PoolMetrics, PoolReading,
-    ReloadMetrics, RouteMetrics,
+    ActiveGuard, ControlMetrics, EndpointMetrics, ForecastReading, LaneMetrics, Metrics, Named, OffLane, PoolMetrics,
+    PoolReading, ReloadMetrics, RouteMetrics, StoredCounts,
 };

@@ -2,6 +2,7 @@
 //! tenant, and what explains them. An area is a file; each registers its own families here. Labels come from closed sets:
 //! configured names and enums. Whoever counts holds handles that were looked up once.
 
+mod control;
 mod forecasts;
 mod lanes;
 mod pools;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use control::{ControlMetrics, StoredCounts};
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
 pub use pools::{ConnectSeconds, EndpointMetrics, PoolMetrics, PoolReading, Waits};
@@ -46,6 +48,8 @@ pub struct Metrics {
     lanes: Arc<lanes::Lanes>,
     /// How reloads went.
     pub reloads: ReloadMetrics,
+    /// What is known of the control database.
+    pub control: ControlMetrics,
 }
 
 impl Default for Metrics {
@@ -62,7 +66,8 @@ impl Metrics {
         let pools = Arc::new(pools::Pools::register(&mut registry));
         let lanes = Arc::new(lanes::Lanes::register(&mut registry));
         let reloads = ReloadMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, reloads }
+        let control = ControlMetrics::register(&mut registry);
+        Self { registry: Arc::new(registry), requests, pools, lanes, reloads, control }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
