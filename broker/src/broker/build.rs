@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::recipe::{CacheRecipe, DatabaseRecipe};
-use super::{Broker, Key};
+use super::{Broker, Directory, Key};
 use crate::base::hex::sha256_from_hex;
 use crate::base::{BackendName, KeyId, TenantId};
-use crate::config::{Config, ConfigError, DatabaseConfig, Fault, KeyConfig, NamedStatement, TenantConfig};
+use crate::config::{Config, ConfigError, DatabaseConfig, Fault, KeyConfig, Known, NamedStatement, TenantConfig};
+use crate::control::Control;
 use crate::observe::Metrics;
 use crate::pool::database::Surroundings;
 use crate::pool::postgres::presence;
@@ -52,13 +53,14 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     let mut keep = |path: String, message: String| faults.push(Fault { path, message });
     let databases = databases(config, before, &around, &metrics, &mut keep);
     let caches = caches(config, before, &metrics, &mut keep);
+    let control = control(config, before, &mut keep);
     if !faults.is_empty() {
         return Err(ConfigError::Invalid(faults));
     }
     let (databases, database_recipes) = unzip(databases);
     let (caches, cache_recipes) = unzip(caches);
     let tenants = tenants(config, before, &databases, &caches, &metrics);
-    Ok(Arc::new(Broker {
+    let mut broker = Broker {
         server: config.server.clone(),
         shards: shards(config, &databases),
         statements: statements(config),
@@ -68,6 +70,9 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
         readings: before.map_or_else(Arc::default, |before| Arc::clone(&before.readings)),
         caches,
         tenants,
+        directory: Arc::default(),
+        control,
+        known: Known::of(config),
         admin_key: config.server.admin_key_sha256.as_deref().map(hash),
         requests: before.map_or_else(TaskTracker::new, |before| before.requests.clone()),
         streams: before.map_or_else(TaskTracker::new, |before| before.streams.clone()),
@@ -81,12 +86,40 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
         metrics,
         servers,
         mark,
-    }))
+    };
+    if broker.control.is_some() {
+        broker.directory = directory(&broker, before);
+    }
+    Ok(Arc::new(broker))
+}
+
+/// Stored tenants go over. Where nothing has changed that they rest on they are the same, however many there are.
+fn directory(broker: &Broker, before: Option<&Broker>) -> Arc<Directory> {
+    let Some(before) = before.filter(|before| before.control.is_some()) else { return Arc::new(Directory::roomy()) };
+    let is_same = same(&broker.databases, &before.databases)
+        && same(&broker.caches, &before.caches)
+        && broker.known == before.known
+        && broker.tenants.keys().eq(before.tenants.keys())
+        && broker.keys.len() == before.keys.len()
+        && broker.keys.keys().all(|id| before.keys.contains_key(id));
+    if is_same { Arc::clone(&before.directory) } else { Arc::new(before.directory.under(broker)) }
+}
+
+fn same<T>(one: &BTreeMap<BackendName, Arc<T>>, other: &BTreeMap<BackendName, Arc<T>>) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y))
+}
+
+fn control(config: &Config, before: Option<&Broker>, fault: &mut impl FnMut(String, String)) -> Option<Arc<Control>> {
+    let made = Control::new(config.control.as_ref()?).map_err(|message| fault("control".to_owned(), message)).ok()?;
+    let kept = before.and_then(|before| before.control.as_ref()).filter(|old| old.is_same(&made));
+    Some(kept.map_or_else(|| Arc::new(made), Arc::clone))
 }
 
 /// The longest that any request may last. The backstop in the server too; a stream sets its own.
 fn longest_deadline(config: &Config) -> Duration {
-    config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_mins(1))
+    let stored = config.control.as_ref().map(|control| control.max_timeout);
+    let longest = config.tenants.values().map(|t| t.limits.max_timeout).chain(stored).max();
+    longest.unwrap_or(Duration::from_mins(1))
 }
 
 fn databases(

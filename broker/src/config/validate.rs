@@ -38,7 +38,7 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
             let path = format!("tenants.{name}.keys[{index}]");
             check_key(&path, key, &mut key_ids, faults);
             if let Some(names) = &key.statements {
-                check_statements(&format!("{path}.statements"), names, &key.scopes, tenant, &known, faults);
+                check_statements(&path, names, &key.scopes, tenant, &known, faults);
             }
         }
     }
@@ -178,6 +178,7 @@ fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, fa
     }
 }
 
+/// The named statements that a key is for.
 pub(super) fn check_statements(
     path: &str,
     names: &[String],
@@ -187,15 +188,15 @@ pub(super) fn check_statements(
     faults: &mut Vec<Fault>,
 ) {
     if names.is_empty() {
-        faults.push(Fault::new(path, "names none; leave it out where any SQL is allowed"));
+        faults.push(Fault::new(format!("{path}.statements"), "names none; leave it out where any SQL is allowed"));
     }
     if !scopes.iter().any(|scope| matches!(scope, Scope::SqlRead | Scope::SqlWrite)) {
-        faults.push(Fault::new(path, "means nothing without the scope sql:read or sql:write"));
+        faults.push(Fault::new(format!("{path}.statements"), "means nothing without the scope sql:read or sql:write"));
     }
     for (index, name) in names.iter().enumerate() {
         if !tenant.databases.iter().any(|database| known.declares(database, name)) {
             let message = format!("no database of the tenant declares a statement `{name}`");
-            faults.push(Fault::new(format!("{path}[{index}]"), message));
+            faults.push(Fault::new(format!("{path}.statements[{index}]"), message));
         }
     }
 }

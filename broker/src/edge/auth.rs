@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::base::KeyId;
-use crate::broker::Broker;
+use crate::broker::{Broker, Key};
 use crate::config::Scope;
 use crate::tenant::Tenant;
 
@@ -44,6 +44,9 @@ pub enum AuthError {
     /// The key was valid once.
     #[error("the API key has expired")]
     Expired,
+    /// The key is good and its tenant is not let in.
+    #[error("the tenant of this API key is suspended")]
+    Suspended,
     /// The key lacks a scope.
     #[error("the API key has no scope `{0}`")]
     Scope(&'static str),
@@ -82,13 +85,29 @@ pub fn principal(broker: &Broker, headers: &HeaderMap) -> Result<Principal, Auth
     let (id, secret) = bearer(headers)?;
     let offered: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
     let Some((id, key)) = broker.keys.get_key_value(id) else {
-        // As much work as for a known id, so that the answer's time does not tell them apart.
-        let _ = offered.ct_eq(&[0; 32]);
-        return Err(AuthError::Invalid);
+        return stored(broker, id, &offered);
     };
     if !bool::from(offered.ct_eq(&key.sha256)) {
         return Err(AuthError::Invalid);
     }
+    admitted(id, key)
+}
+
+/// The same for a key of the control database.
+fn stored(broker: &Broker, id: &str, offered: &[u8; 32]) -> Result<Principal, AuthError> {
+    let found = broker.directory.key(id);
+    // As much work for an unknown id as for a known one, so that the answer's time does not tell them apart.
+    let is_right = bool::from(offered.ct_eq(&found.as_ref().map_or([0; 32], |found| found.sha256)));
+    let found = found.filter(|_| is_right).ok_or(AuthError::Invalid)?;
+    if found.is_suspended() {
+        return Err(AuthError::Suspended);
+    }
+    let (id, key) = found.resolve(id, broker).ok_or(AuthError::Invalid)?;
+    admitted(&id, &key)
+}
+
+/// The secret was right.
+fn admitted(id: &KeyId, key: &Key) -> Result<Principal, AuthError> {
     if key.expires.is_some_and(|expires| Timestamp::now() >= expires) {
         return Err(AuthError::Expired);
     }

@@ -35,7 +35,7 @@ pages! {
     Unauthenticated, "unauthenticated", "The API key is missing or not valid",
         "Send the key as `Authorization: Bearer <key>`. Keys are made with `hearth key create`, belong to one tenant, and may expire. Nothing ran.";
     Forbidden, "forbidden", "The API key may not do this",
-        "The key lacks the scope, or is for some named statements only, or the statement writes where only reading is allowed (SQLSTATE 25006). Nothing was applied. Use a key with the right, or send the statement without `read_only`.";
+        "The key lacks the scope, or is for some named statements only, or its tenant is suspended, or the statement writes where only reading is allowed (SQLSTATE 25006). Nothing was applied. Use a key with the right, or send the statement without `read_only`.";
     NotFound, "not_found", "There is nothing at this address",
         "Check the path against `/openapi.json`.";
     MethodNotAllowed, "method_not_allowed", "This address takes another method",

@@ -74,7 +74,7 @@ pub fn facts(error: &Error) -> Facts {
             Facts { outcome: Outcome::Applied, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
         }
         Error::RequestTimeout { .. } => Facts::refused(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout),
-        Error::Auth(AuthError::Scope(_) | AuthError::StatementsOnly(_)) => {
+        Error::Auth(AuthError::Scope(_) | AuthError::StatementsOnly(_) | AuthError::Suspended) => {
             Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden)
         }
         Error::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Invalid | AuthError::Expired) => {

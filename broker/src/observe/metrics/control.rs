@@ -1,6 +1,7 @@
 //! The control database, as this broker sees it.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,6 +13,7 @@ use super::family;
 #[derive(Clone)]
 pub struct ControlMetrics {
     up: Gauge,
+    is_out: Arc<AtomicBool>,
     sequence: Gauge,
     tenants: Gauge,
     keys: Gauge,
@@ -38,6 +40,7 @@ impl ControlMetrics {
     pub(super) fn register(r: &mut Registry) -> Self {
         Self {
             up: family(r, "control_up", "1 while the control database is read"),
+            is_out: Arc::default(),
             sequence: family(r, "control_sequence", "Number of the last change in force here"),
             tenants: family(r, "control_tenants", "Tenants of the control database in force"),
             keys: family(r, "control_keys", "Keys of the control database in force"),
@@ -50,13 +53,15 @@ impl ControlMetrics {
 
     /// The control database is read.
     pub fn up(&self) {
+        self.is_out.store(false, Ordering::Relaxed);
         self.up.set(1);
     }
 
-    /// It could not be read.
-    pub fn failed(&self) {
+    /// It could not be read. True the first time of an outage.
+    pub fn failed(&self) -> bool {
         self.failures.inc();
         self.up.set(0);
+        !self.is_out.swap(true, Ordering::Relaxed)
     }
 
     /// There is none any more.
@@ -66,9 +71,14 @@ impl ControlMetrics {
 
     /// Changes were taken over.
     pub fn applied(&self, sequence: i64, changes: usize, counts: StoredCounts) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.sequence.set(sequence);
         self.changes.inc_by(changes as u64);
+        self.holds(counts);
+    }
+
+    /// How many there are now.
+    pub fn holds(&self, counts: StoredCounts) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.tenants.set(number(counts.tenants));
         self.keys.set(number(counts.keys));
         self.faulty.set(number(counts.faulty));

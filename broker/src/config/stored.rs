@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use super::validate::{check_statements, tenant_section};
 use super::{Config, Fault, Scope, TenantConfig, read_section};
 
@@ -51,18 +54,19 @@ pub fn read_policy(json: &str) -> Result<TenantConfig, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(json);
     let read = read_section("", &mut reader, serde_json::Error::to_string, &mut faults);
-    match read {
-        Some(policy) if faults.is_empty() => without_keys(policy),
-        _ => Err(faults),
+    if let Ok(who) = serde_json::from_str::<Identities>(json) {
+        for (field, _) in [("keys", who.keys), ("certificates", who.certificates)].iter().filter(|(_, it)| it.is_some()) {
+            faults.push(Fault::new(*field, "stand beside a policy and not in it; `hearth key create` adds a key to a tenant"));
+        }
     }
+    read.filter(|_| faults.is_empty()).ok_or(faults)
 }
 
-/// A second place for keys would be one too many.
-fn without_keys(policy: TenantConfig) -> Result<TenantConfig, Vec<Fault>> {
-    if policy.keys.is_empty() {
-        return Ok(policy);
-    }
-    Err(vec![Fault::new("keys", "do not stand in a policy; `hearth key create` adds one to a tenant")])
+/// Fields of a tenant's section that say who it is, and not what it may do.
+#[derive(Deserialize)]
+struct Identities {
+    keys: Option<IgnoredAny>,
+    certificates: Option<IgnoredAny>,
 }
 
 /// Every fault of a policy's meaning; paths are those of a tenant's section.
@@ -79,8 +83,8 @@ pub fn policy_faults(policy: &TenantConfig, known: &Known) -> Vec<Fault> {
 /// What is wrong with a key's named statements under a policy; paths are those of the key.
 pub fn statement_faults(names: &[String], scopes: &[Scope], policy: &TenantConfig, known: &Known) -> Vec<Fault> {
     let mut faults = Vec::new();
-    check_statements("statements", names, scopes, policy, known, &mut faults);
-    faults
+    check_statements("", names, scopes, policy, known, &mut faults);
+    faults.into_iter().map(|fault| Fault::new(fault.path.trim_start_matches('.'), fault.message)).collect()
 }
 
 /// True for what may stand as a name in addresses.
@@ -118,7 +122,7 @@ mod tests {
             (r#"{"limits": {"in_flight": "many"}}"#, "limits.in_flight: invalid type"),
             (r#"{"limits": {"max_timeout": "3m"}}"#, "limits.max_timeout: must be at most 120s"),
             (r#"{"limits": {"brust": 1}}"#, "limits.brust: is no known field"),
-            (r#"{"keys": [{"id": "k", "sha256": "x", "scopes": []}]}"#, "keys: do not stand in a policy"),
+            (r#"{"keys": [{"id": "k", "sha256": "x", "scopes": []}]}"#, "keys: stand beside a policy"),
             (r#"{"settings": ["statement_timeout"]}"#, "settings[0]: `statement_timeout` must stay"),
             ("[]", "invalid type"),
             ("{", "EOF"),
