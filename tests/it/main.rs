@@ -24,6 +24,7 @@ mod redis;
 mod reload;
 mod seeing;
 mod statements;
+mod store;
 mod storm;
 mod stream;
 mod succession;

@@ -6,7 +6,8 @@ const MOST: usize = 3;
 /// The names most like `meant`, the best first: a few letters other, or one the beginning of the other.
 pub fn similar<'n>(meant: &str, names: impl IntoIterator<Item = &'n str>) -> Vec<String> {
     let allowed = (meant.len() / 3).clamp(1, 3);
-    let is_beginning = |name: &str| meant.len() > 2 && name.len() > 2 && (name.starts_with(meant) || meant.starts_with(name));
+    let is_beginning =
+        |name: &str| meant.len() > 2 && name.len() > 2 && (name.starts_with(meant) || meant.starts_with(name));
     let score = |name: &'n str| {
         let distance = distance(&meant.to_ascii_lowercase(), &name.to_ascii_lowercase());
         if distance <= allowed { Some((distance, name)) } else { is_beginning(name).then_some((allowed + 1, name)) }

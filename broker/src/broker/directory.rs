@@ -147,7 +147,9 @@ impl<'b> Work<'b> {
         self.told += 1;
         match self.told.cmp(&MOST_TOLD) {
             Ordering::Less => tell(),
-            Ordering::Equal => tracing::error!("there is more trouble with stored tenants; `GET /admin/v1/control` has it all"),
+            Ordering::Equal => {
+                tracing::error!("there is more trouble with stored tenants; `GET /admin/v1/control` has it all")
+            }
             Ordering::Greater => {}
         }
     }
@@ -224,7 +226,8 @@ impl Directory {
                 }
                 Some(Ok(row)) => {
                     // Read again and not changed: nothing is made anew.
-                    let is_same = old.as_ref().is_some_and(|old| old.row.is_same(&row)) && self.trouble(name.as_str()).is_none();
+                    let is_same =
+                        old.as_ref().is_some_and(|old| old.row.is_same(&row)) && self.trouble(name.as_str()).is_none();
                     if !is_same {
                         self.take(Arc::new(row), old.as_deref(), &mut work);
                     }
@@ -237,6 +240,7 @@ impl Directory {
 
     /// The same tenants under another configuration: in another directory, for the broker that will take this one's place.
     /// `broker` is that one.
+    #[must_use]
     pub fn under(&self, broker: &Broker) -> Self {
         let next = Self::roomy();
         let mut work = Work::new(broker);

@@ -50,6 +50,11 @@ impl Live {
         matches!(timeout(patience, applied.wait_for(|now| *now >= seq)).await, Ok(Ok(_)))
     }
 
+    /// The number of the last change in force here.
+    pub fn applied_seq(&self) -> i64 {
+        *self.0.applied.borrow()
+    }
+
     async fn first(&self, control: &Control, memory: &mut Memory) -> Result<Reader, ControlError> {
         let mut reader = control.reader().await?;
         // Before the first look: what changes after it is told.
@@ -64,7 +69,10 @@ impl Live {
             let Some(control) = self.now().control.clone() else {
                 self.now().metrics.control.gone();
                 memory = Memory::default();
-                if self.rests(LOOK).await { continue } else { return }
+                if self.rests(LOOK).await {
+                    continue;
+                }
+                return;
             };
             let reader = begun.take().filter(|(_, of)| Arc::ptr_eq(of, &control)).map(|(reader, _)| reader);
             match self.follow_one(&control, reader, &mut memory, &mut backoff).await {
@@ -138,7 +146,8 @@ impl Live {
     /// Says once for each outage that there is one.
     fn lost(&self, error: &ControlError, memory: &Memory) {
         let metrics = &self.now().metrics.control;
-        let then = if memory.is_loaded() { "what is known stays in force" } else { "the file's tenants alone are in force" };
+        let then =
+            if memory.is_loaded() { "what is known stays in force" } else { "the file's tenants alone are in force" };
         if metrics.failed() {
             tracing::error!(error = %chain(error), "the control database cannot be read, {then}: {}", chain(error));
         }

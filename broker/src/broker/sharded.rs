@@ -40,7 +40,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
         }
         for (at, changes) in by_shard {
             let mut next = HashMap::clone(&self.shards[at].load());
-            next.reserve(changes.iter().filter(|(_, value)| value.is_some()).count().saturating_sub(next.capacity() - next.len()));
+            next.reserve(
+                changes
+                    .iter()
+                    .filter(|(_, value)| value.is_some())
+                    .count()
+                    .saturating_sub(next.capacity() - next.len()),
+            );
             for (key, value) in changes {
                 match value {
                     Some(value) => drop(next.insert(key, value)),
@@ -76,7 +82,12 @@ mod tests {
         let map: Sharded<String, usize> = Sharded::new(16);
         map.apply((0..1_000).map(|n| (n.to_string(), Some(n))));
         assert_eq!((map.len(), map.get("7"), map.get("1000")), (1_000, Some(7), None));
-        map.apply([("7".to_owned(), None), ("8".to_owned(), Some(80)), ("8".to_owned(), Some(81)), ("x".to_owned(), None)]);
+        map.apply([
+            ("7".to_owned(), None),
+            ("8".to_owned(), Some(80)),
+            ("8".to_owned(), Some(81)),
+            ("x".to_owned(), None),
+        ]);
         assert_eq!((map.len(), map.get("7"), map.get("8")), (999, None, Some(81)));
         assert_eq!(map.values().len(), 999);
     }

@@ -112,7 +112,10 @@ fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
         database.statements = statements.remove(name).unwrap_or_default();
     }
     for key in table.keys() {
-        faults.push(Fault::new(key.as_str(), "is no section; there are server, log, databases, caches, tenants and control"));
+        faults.push(Fault::new(
+            key.as_str(),
+            "is no section; there are server, log, databases, caches, tenants and control",
+        ));
     }
     config
 }

@@ -21,9 +21,10 @@ pub struct Known {
 impl Known {
     /// What a configuration has.
     pub fn of(config: &Config) -> Self {
-        let statements = config.databases.iter().map(|(name, database)| {
-            (name.clone(), database.statements.keys().cloned().collect::<BTreeSet<String>>())
-        });
+        let statements = config
+            .databases
+            .iter()
+            .map(|(name, database)| (name.clone(), database.statements.keys().cloned().collect::<BTreeSet<String>>()));
         Self {
             databases: Some(statements.collect()),
             caches: config.caches.keys().cloned().collect(),
@@ -55,8 +56,12 @@ pub fn read_policy(json: &str) -> Result<TenantConfig, Vec<Fault>> {
     let mut reader = serde_json::Deserializer::from_str(json);
     let read = read_section("", &mut reader, serde_json::Error::to_string, &mut faults);
     if let Ok(who) = serde_json::from_str::<Identities>(json) {
-        for (field, _) in [("keys", who.keys), ("certificates", who.certificates)].iter().filter(|(_, it)| it.is_some()) {
-            faults.push(Fault::new(*field, "stand beside a policy and not in it; `hearth key create` adds a key to a tenant"));
+        for (field, _) in [("keys", who.keys), ("certificates", who.certificates)].iter().filter(|(_, it)| it.is_some())
+        {
+            faults.push(Fault::new(
+                *field,
+                "stand beside a policy and not in it; `hearth key create` adds a key to a tenant",
+            ));
         }
     }
     read.filter(|_| faults.is_empty()).ok_or(faults)

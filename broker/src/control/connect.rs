@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -23,7 +23,11 @@ pub struct Control {
     tls: Option<MakeRustlsConnect>,
     /// Over the password and the root certificate, as they were read.
     read: [u8; 32],
+    writers: Arc<Semaphore>,
 }
+
+/// Sessions for the admin interface at one time: enough for people, and no burden to a small server.
+const MAX_WRITERS: usize = 4;
 
 impl Control {
     /// Prepares to connect. Errors: an address, a secret or a certificate that does not work.
@@ -43,7 +47,8 @@ impl Control {
         }
         // A network that has gone silent is noticed by the next look; this frees the socket.
         postgres.keepalives_idle(Duration::from_secs(30)).tcp_user_timeout(Duration::from_secs(30));
-        Ok(Self { config: config.clone(), postgres, tls: tls::connector(&url)?, read: read.finalize().into() })
+        let writers = Arc::new(Semaphore::new(MAX_WRITERS));
+        Ok(Self { config: config.clone(), postgres, tls: tls::connector(&url)?, read: read.finalize().into(), writers })
     }
 
     /// True if both reach the same database in the same way.
@@ -59,17 +64,14 @@ impl Control {
 
     async fn sign_in(&self) -> Result<Session, ControlError> {
         let told = Arc::new(Notify::new());
-        let client = match self.tls.clone() {
-            Some(tls) => {
-                let (client, connection) = self.postgres.connect(tls).await.map_err(ControlError::Unreachable)?;
-                tokio::spawn(drive(connection, Arc::clone(&told)));
-                client
-            }
-            None => {
-                let (client, connection) = self.postgres.connect(NoTls).await.map_err(ControlError::Unreachable)?;
-                tokio::spawn(drive(connection, Arc::clone(&told)));
-                client
-            }
+        let client = if let Some(tls) = self.tls.clone() {
+            let (client, connection) = self.postgres.connect(tls).await.map_err(ControlError::Unreachable)?;
+            tokio::spawn(drive(connection, Arc::clone(&told)));
+            client
+        } else {
+            let (client, connection) = self.postgres.connect(NoTls).await.map_err(ControlError::Unreachable)?;
+            tokio::spawn(drive(connection, Arc::clone(&told)));
+            client
         };
         Ok(Session { client, told })
     }
@@ -83,9 +85,12 @@ impl Control {
 
     /// Opens a session to write with. Errors: also a schema that is too old.
     pub async fn store(&self) -> Result<Store, ControlError> {
+        let patience = self.config.connect_timeout;
+        let turn = timeout(patience, Arc::clone(&self.writers).acquire_owned()).await;
+        let turn = turn.map_err(|_| ControlError::Busy(patience))?.expect("is never closed");
         let session = self.open().await?;
         migrate::must_be_current(&session.client).await?;
-        Ok(Store::new(session.client))
+        Ok(Store::new(session.client, turn))
     }
 }
 

@@ -21,8 +21,18 @@ pub enum ControlError {
     /// It did not answer in time.
     #[error("the control database did not answer within {0:?}")]
     TimedOut(Duration),
+    /// A change was sent and not answered in time: whether it is stored is not known.
+    #[error(
+        "the control database did not answer within {0:?}; look whether the change is stored before you send it again"
+    )]
+    Unanswered(Duration),
+    /// The file has a tenant of that name, which would win.
+    #[error("the configuration file has a tenant `{0}`; take it out there first, or choose another name")]
+    InFile(String),
     /// Its schema is not there, or older than this version needs.
-    #[error("the control database's schema is at version {found} and this version of hearth needs {needed}: run `hearth migrate`")]
+    #[error(
+        "the control database's schema is at version {found} and this version of hearth needs {needed}: run `hearth migrate`"
+    )]
     NotMigrated {
         /// What is there; 0 for nothing.
         found: i32,
@@ -68,7 +78,9 @@ pub enum ControlError {
     #[error("{0}")]
     KeyState(String),
     /// It is not what the caller has seen any more.
-    #[error("the tenant `{name}` is at version {found} and not at {wanted}: somebody else has changed it; read it again")]
+    #[error(
+        "the tenant `{name}` is at version {found} and not at {wanted}: somebody else has changed it; read it again"
+    )]
     Changed {
         /// Which tenant.
         name: String,

@@ -65,7 +65,12 @@ pub(super) async fn of(client: &impl GenericClient, tenant: &str) -> Result<Vec<
 
 impl Store {
     /// Makes a key. Errors: also a wish that is not good.
-    pub async fn create_key(&mut self, tenant: &str, wish: &KeyWish, known: &Known) -> Result<Written<MadeKey>, ControlError> {
+    pub async fn create_key(
+        &mut self,
+        tenant: &str,
+        wish: &KeyWish,
+        known: &Known,
+    ) -> Result<Written<MadeKey>, ControlError> {
         let transaction = begin(&mut self.client).await?;
         let Some(policy) = policy_of(&transaction, tenant).await? else {
             drop(transaction);

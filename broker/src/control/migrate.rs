@@ -81,7 +81,11 @@ pub async fn run(client: &mut Client, dry_run: bool) -> Result<Vec<&'static Migr
         transaction.execute(note, &[&migration.version, &migration.name, &migration.sha256()]).await?;
         made.push(migration);
     }
-    if dry_run { transaction.rollback().await? } else { transaction.commit().await? }
+    if dry_run {
+        transaction.rollback().await?
+    } else {
+        transaction.commit().await?
+    }
     Ok(made)
 }
 

@@ -123,7 +123,8 @@ impl Reader {
         let transaction = builder.read_only(true).start().await?;
         let now = revision(&transaction.query_typed(REVISION, &[]).await?)?;
         // Smaller than it was: an older backup was restored.
-        let since = memory.seen.as_ref().filter(|seen| seen.epoch == now.epoch && seen.seq <= now.seq).map(|seen| seen.seq);
+        let since =
+            memory.seen.as_ref().filter(|seen| seen.epoch == now.epoch && seen.seq <= now.seq).map(|seen| seen.seq);
         let [tenants, keys] = if since.is_some() { SINCE } else { ALL };
         let from: i64 = since.unwrap_or(-1);
         let kept = &mut memory.kept;

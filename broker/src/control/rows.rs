@@ -53,14 +53,16 @@ impl StoredTenant {
 
 /// A policy as it was read.
 pub(super) type Policy = Result<Arc<TenantConfig>, Vec<Fault>>;
-type Statements = Option<Arc<[String]>>;
+/// What a key may do, as it was read and as it is kept.
+type Wanted = (Vec<String>, Option<Vec<String>>);
+type Grant = (Arc<[Scope]>, Option<Arc<[String]>>);
 
 /// What was read before and may come again.
 #[derive(Default)]
 pub(super) struct Kept {
     /// By the hash of its text: the text itself would be as large as the policy.
     policies: HashMap<[u8; 32], Weak<TenantConfig>>,
-    grants: HashMap<(Vec<String>, Option<Vec<String>>), (Arc<[Scope]>, Statements)>,
+    grants: HashMap<Wanted, Grant>,
     /// When there are so many, those that nobody has any more are dropped.
     sweep_at: usize,
 }
@@ -85,7 +87,7 @@ impl Kept {
         Ok(policy)
     }
 
-    fn grant(&mut self, scopes: Vec<String>, statements: Option<Vec<String>>) -> Result<(Arc<[Scope]>, Statements), String> {
+    fn grant(&mut self, scopes: Vec<String>, statements: Option<Vec<String>>) -> Result<Grant, String> {
         let wanted = (scopes, statements);
         if let Some(known) = self.grants.get(&wanted) {
             return Ok(known.clone());

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row, Transaction};
 
@@ -15,6 +16,7 @@ use crate::config::{Known, TenantConfig, is_name, policy_faults, read_policy};
 /// Writes to the control database, and reads it for people.
 pub struct Store {
     pub(super) client: Client,
+    _turn: OwnedSemaphorePermit,
 }
 
 /// A tenant as people see it.
@@ -59,11 +61,12 @@ const TENANT: &str = "SELECT t.name, coalesce(p.body, '{}')::text, t.suspended_a
      coalesce(c.seq, 0), (SELECT count(*) FROM hearth.keys k WHERE k.tenant = t.name AND k.revoked_at IS NULL) \
      FROM hearth.tenants t LEFT JOIN hearth.policies p ON p.tenant = t.name LEFT JOIN hearth.changes c ON c.tenant = t.name";
 /// Names that are looked through for one like that which was meant.
-const LIKE: &str = "SELECT name FROM hearth.tenants WHERE abs(length(name) - length($1)) <= 3 OR starts_with(name, $1) LIMIT 50000";
+const LIKE: &str =
+    "SELECT name FROM hearth.tenants WHERE abs(length(name) - length($1)) <= 3 OR starts_with(name, $1) LIMIT 50000";
 
 impl Store {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client }
+    pub(super) fn new(client: Client, turn: OwnedSemaphorePermit) -> Self {
+        Self { client, _turn: turn }
     }
 
     /// Tenants in the order of their names, after one and at most so many.
@@ -83,7 +86,12 @@ impl Store {
     }
 
     /// Makes a tenant. Errors: also a policy that is not good.
-    pub async fn create(&mut self, name: &str, policy: &Value, known: &Known) -> Result<Written<StoredTenantRow>, ControlError> {
+    pub async fn create(
+        &mut self,
+        name: &str,
+        policy: &Value,
+        known: &Known,
+    ) -> Result<Written<StoredTenantRow>, ControlError> {
         if !is_name(name) {
             let message = "is 1 to 63 letters, digits, `_` or `-`, since it stands in addresses";
             return Err(ControlError::fault("name", message));
@@ -164,7 +172,9 @@ impl Store {
 pub(super) async fn begin(client: &mut Client) -> Result<Transaction<'_>, ControlError> {
     let transaction = client.transaction().await?;
     let patience = LOCK_PATIENCE.as_millis();
-    transaction.batch_execute(&format!("SET LOCAL lock_timeout = {patience}; SET LOCAL statement_timeout = 15000")).await?;
+    transaction
+        .batch_execute(&format!("SET LOCAL lock_timeout = {patience}; SET LOCAL statement_timeout = 15000"))
+        .await?;
     transaction.execute("SELECT seq FROM hearth.revision FOR UPDATE", &[]).await?;
     Ok(transaction)
 }

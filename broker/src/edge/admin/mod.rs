@@ -1,8 +1,10 @@
-//! The admin interface: metrics, pools, what happened and what was decided; holding or renewing a pool. Who may ask is settled
-//! before anything here is reached (`server/layers.rs`).
+//! The admin interface: metrics, pools, what happened and what was decided; holding or renewing a pool; tenants and keys of the
+//! control database. Who may ask is settled before anything here is reached (`server/layers.rs`).
 
 mod history;
+pub mod keys;
 mod pools;
+pub mod tenants;
 
 use std::sync::Arc;
 

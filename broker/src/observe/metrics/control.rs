@@ -57,6 +57,11 @@ impl ControlMetrics {
         self.up.set(1);
     }
 
+    /// True while it is read.
+    pub fn is_up(&self) -> bool {
+        self.up.get() == 1
+    }
+
     /// It could not be read. True the first time of an outage.
     pub fn failed(&self) -> bool {
         self.failures.inc();
