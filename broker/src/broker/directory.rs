@@ -4,22 +4,22 @@
 //! record and puts it in the place of the old one, for that tenant alone. What a tenant needs to be served (counters, a rate,
 //! metrics) is made with its first request: an idle one is a name, its keys and a pointer to a policy that others have too.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod work;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use self::work::{Work, bad_keys, policy_of, without};
 use super::sharded::Sharded;
 use super::{Broker, Key};
 use crate::base::{KeyId, TenantId};
-use crate::config::{Fault, TenantConfig, policy_faults, statement_faults};
+use crate::config::{Fault, TenantConfig};
 use crate::control::{Change, Snapshot, StoredTenant};
 use crate::observe::StoredCounts;
 use crate::tenant::Tenant;
 
 /// Two hundred of two hundred thousand keys in each.
 const SHARDS: usize = 1024;
-/// Troubles that one reading tells in the log.
-const MOST_TOLD: usize = 50;
 
 /// Tenants of the control database.
 pub struct Directory {
@@ -31,6 +31,8 @@ pub struct Directory {
 /// One tenant in force.
 pub struct Record {
     row: Arc<StoredTenant>,
+    /// The row's, which is good here.
+    policy: Arc<TenantConfig>,
     /// Made with the first request.
     tenant: OnceLock<Arc<Tenant>>,
 }
@@ -40,10 +42,10 @@ pub struct Record {
 pub struct Trouble {
     /// What is wrong with its rows; empty: the file has a tenant of that name, which wins.
     pub faults: Vec<Fault>,
-    /// It is in force as it was before.
-    pub has_last_good: bool,
-    /// Its rows, where they could be read: another configuration may make them good.
-    latest: Option<Arc<StoredTenant>>,
+    /// It is in force, with the bad parts as they were before, or without them.
+    pub is_in_force: bool,
+    /// Its rows: another configuration may make them good.
+    latest: Arc<StoredTenant>,
 }
 
 impl Trouble {
@@ -81,8 +83,8 @@ impl StoredKeyFound {
 }
 
 impl Record {
-    fn new(row: Arc<StoredTenant>, before: Option<&Self>, broker: &Broker) -> Arc<Self> {
-        let record = Self { row, tenant: OnceLock::new() };
+    fn new(row: Arc<StoredTenant>, policy: Arc<TenantConfig>, before: Option<&Self>, broker: &Broker) -> Arc<Self> {
+        let record = Self { row, policy, tenant: OnceLock::new() };
         // What is in flight and used up stays counted. A first request at this very moment may be counted apart, once.
         if let Some(old) = before.and_then(|before| before.tenant.get()) {
             let _ = record.tenant.set(Arc::new(record.made(broker).continuing(old)));
@@ -96,67 +98,7 @@ impl Record {
 
     fn made(&self, broker: &Broker) -> Tenant {
         let Broker { databases, caches, metrics, .. } = broker;
-        Tenant::new(self.row.name.as_str(), &self.row.policy, databases, caches, metrics)
-    }
-}
-
-/// Changes on their way into the maps, which are written once at the end.
-struct Work<'b> {
-    /// The broker that the directory is part of.
-    broker: &'b Broker,
-    tenants: Vec<(TenantId, Option<Arc<Record>>)>,
-    keys: Vec<(KeyId, Option<Arc<Record>>)>,
-    /// Policies that were checked already: most tenants have one of a few. Each is held, so that its address stays its own.
-    checked: HashMap<*const TenantConfig, (Arc<TenantConfig>, Vec<Fault>)>,
-    told: usize,
-}
-
-impl<'b> Work<'b> {
-    fn new(broker: &'b Broker) -> Self {
-        Self { broker, tenants: Vec::new(), keys: Vec::new(), checked: HashMap::new(), told: 0 }
-    }
-
-    /// Another record in the place of an old one. Keys that the new one has not are taken away.
-    fn replace(&mut self, name: &TenantId, old: Option<&Record>, new: Option<Arc<Record>>) {
-        for key in old.iter().flat_map(|old| &old.row.keys) {
-            if new.as_ref().is_none_or(|new| new.row.key(key.id.as_str()).is_none()) {
-                self.keys.push((key.id.clone(), None));
-            }
-        }
-        for key in new.iter().flat_map(|new| &new.row.keys) {
-            self.keys.push((key.id.clone(), new.clone()));
-        }
-        self.tenants.push((name.clone(), new));
-    }
-
-    /// Every fault of a tenant's rows under what there is here.
-    fn faults(&mut self, row: &StoredTenant) -> Vec<Fault> {
-        let known = &self.broker.known;
-        let check = || (Arc::clone(&row.policy), policy_faults(&row.policy, known));
-        let mut faults = self.checked.entry(Arc::as_ptr(&row.policy)).or_insert_with(check).1.clone();
-        for key in &row.keys {
-            let Some(names) = &key.statements else { continue };
-            let found = statement_faults(names, &key.scopes, &row.policy, known).into_iter();
-            faults.extend(found.map(|fault| Fault::new(format!("keys[{}].{}", key.id, fault.path), fault.message)));
-        }
-        faults
-    }
-
-    /// Tells the first few; metrics and the admin interface have them all.
-    fn tell(&mut self, tell: impl FnOnce()) {
-        self.told += 1;
-        match self.told.cmp(&MOST_TOLD) {
-            Ordering::Less => tell(),
-            Ordering::Equal => {
-                tracing::error!("there is more trouble with stored tenants; `GET /admin/v1/control` has it all")
-            }
-            Ordering::Greater => {}
-        }
-    }
-
-    fn finish(self, directory: &Directory) {
-        directory.tenants.apply(self.tenants);
-        directory.keys.apply(self.keys);
+        Tenant::new(self.row.name.as_str(), &self.policy, databases, caches, metrics)
     }
 }
 
@@ -183,7 +125,7 @@ impl Directory {
     /// True if a tenant in force may use a database or a cache; without one, if there is the tenant.
     pub fn may_use(&self, tenant: &str, backend: Option<&str>) -> bool {
         let Some(record) = self.tenants.get(tenant) else { return false };
-        let policy = &record.row.policy;
+        let policy = &record.policy;
         backend.is_none_or(|name| policy.databases.iter().chain(&policy.caches).any(|own| own == name))
     }
 
@@ -219,20 +161,16 @@ impl Directory {
         }
         for Change { name, row } in snapshot.changes {
             let old = self.tenants.get(name.as_str());
-            match row {
-                None => {
-                    self.locked().remove(&name);
-                    work.replace(&name, old.as_deref(), None);
-                }
-                Some(Ok(row)) => {
-                    // Read again and not changed: nothing is made anew.
-                    let is_same =
-                        old.as_ref().is_some_and(|old| old.row.is_same(&row)) && self.trouble(name.as_str()).is_none();
-                    if !is_same {
-                        self.take(Arc::new(row), old.as_deref(), &mut work);
-                    }
-                }
-                Some(Err(faults)) => self.keep(&name, faults, None, old.is_some(), &mut work),
+            let Some(row) = row else {
+                self.locked().remove(&name);
+                work.replace(&name, old.as_deref(), None);
+                continue;
+            };
+            // Read again and not changed: nothing is made anew.
+            let is_same =
+                old.as_ref().is_some_and(|old| old.row.is_same(&row)) && self.trouble(name.as_str()).is_none();
+            if !is_same {
+                self.take(Arc::new(row), old.as_deref(), &mut work);
             }
         }
         work.finish(self);
@@ -246,27 +184,20 @@ impl Directory {
         let mut work = Work::new(broker);
         let mut troubles = self.troubles();
         for record in self.tenants.values() {
-            let name = &record.row.name;
-            // It goes on as it is, where what is stored is no good; without what the configuration has taken away.
-            work.replace(name, None, Some(Record::new(Arc::clone(&record.row), Some(&*record), broker)));
-            match troubles.remove(name) {
-                None => next.take(Arc::clone(&record.row), Some(&*record), &mut work),
-                // What was no good may be good by now.
-                Some(Trouble { latest: Some(row), .. }) => next.take(row, Some(&*record), &mut work),
-                Some(Trouble { faults, latest: None, .. }) => next.keep(name, faults, None, true, &mut work),
-            }
+            // What was no good may be good by now, and the other way round.
+            let trouble = troubles.remove(&record.row.name);
+            let row = trouble.map_or_else(|| Arc::clone(&record.row), |trouble| trouble.latest);
+            next.take(row, Some(&*record), &mut work);
         }
-        for (name, trouble) in troubles {
-            match trouble.latest {
-                Some(row) => next.take(row, None, &mut work),
-                None => next.keep(&name, trouble.faults, None, false, &mut work),
-            }
+        for trouble in troubles.into_values() {
+            next.take(trouble.latest, None, &mut work);
         }
         work.finish(&next);
         next
     }
 
-    /// One tenant as it is stored now, if it is good here.
+    /// One tenant as it is stored now. Bad parts stay as they were: the policy, and each key by itself. So a key that was revoked
+    /// and a tenant that was suspended are refused, whatever else is wrong.
     fn take(&self, row: Arc<StoredTenant>, old: Option<&Record>, work: &mut Work<'_>) {
         let name = row.name.clone();
         let broker = work.broker;
@@ -275,37 +206,39 @@ impl Directory {
                 tracing::warn!(tenant.id = %name, "the tenant `{name}` stands in the file and in the control database: the file's is in force");
             });
             work.replace(&name, old, None);
-            self.locked().insert(name, Trouble { faults: Vec::new(), has_last_good: false, latest: Some(row) });
+            self.locked().insert(name, Trouble { faults: Vec::new(), is_in_force: false, latest: row });
             return;
         }
-        let faults = work.faults(&row);
-        if !faults.is_empty() {
-            return self.keep(&name, faults, Some(row), old.is_some(), work);
-        }
+        let mut faults = Vec::new();
+        let Some(policy) = policy_of(&row, old, work, &mut faults) else {
+            work.replace(&name, old, None);
+            return self.note(row, faults, false, work);
+        };
+        let bad = bad_keys(&row, &policy, work, &mut faults);
         for key in row.keys.iter().filter(|key| broker.keys.contains_key(key.id.as_str())) {
             work.tell(|| {
                 tracing::warn!(tenant.id = %name, "the key `{}` stands in the file and in the control database: the file's is in force", key.id);
             });
         }
-        self.locked().remove(&name);
-        work.replace(&name, old, Some(Record::new(row, old, broker)));
+        if faults.is_empty() {
+            self.locked().remove(&name);
+            work.replace(&name, old, Some(Record::new(row, policy, old, broker)));
+            return;
+        }
+        let good = Arc::new(without(&row, &policy, &bad, old));
+        work.replace(&name, old, Some(Record::new(good, policy, old, broker)));
+        self.note(row, faults, true, work);
     }
 
-    /// A tenant whose rows are no good stays as it is.
-    fn keep(
-        &self,
-        name: &TenantId,
-        faults: Vec<Fault>,
-        latest: Option<Arc<StoredTenant>>,
-        has_last_good: bool,
-        work: &mut Work<'_>,
-    ) {
+    /// Notes and tells what is wrong with a tenant.
+    fn note(&self, latest: Arc<StoredTenant>, faults: Vec<Fault>, is_in_force: bool, work: &mut Work<'_>) {
+        let name = latest.name.clone();
         work.tell(|| {
             let told = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            let then = if has_last_good { "it stays as it was" } else { "it is not in force" };
-            tracing::error!(tenant.id = %name, "the tenant `{name}` of the control database cannot be used, {then}: {told}");
+            let then = if is_in_force { "what is bad stays as it was" } else { "it is not in force" };
+            tracing::error!(tenant.id = %name, "the tenant `{name}` of the control database has faults, {then}: {told}");
         });
-        self.locked().insert(name.clone(), Trouble { faults, has_last_good, latest });
+        self.locked().insert(name, Trouble { faults, is_in_force, latest });
     }
 
     /// Takes away what a whole snapshot has not.

@@ -82,9 +82,9 @@ pub async fn run(client: &mut Client, dry_run: bool) -> Result<Vec<&'static Migr
         made.push(migration);
     }
     if dry_run {
-        transaction.rollback().await?
+        transaction.rollback().await?;
     } else {
-        transaction.commit().await?
+        transaction.commit().await?;
     }
     Ok(made)
 }

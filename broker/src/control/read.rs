@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use tokio_postgres::types::Type;
 use tokio_postgres::{IsolationLevel, Row};
 
-use super::rows::{Kept, Policy};
-use super::{ControlError, Session, StoredTenant};
-use crate::base::TenantId;
+use super::rows::Kept;
+use super::{ControlError, Session, StoredKey, StoredTenant};
+use crate::base::{KeyId, TenantId};
 use crate::config::Fault;
 
 /// A look takes a millisecond. One that takes so long is a network that has gone silent.
@@ -31,8 +31,8 @@ pub struct Revision {
 pub struct Change {
     /// Which.
     pub name: TenantId,
-    /// What it is now; `None`: it is gone. Errors: its rows cannot be read, for these reasons.
-    pub row: Option<Result<StoredTenant, Vec<Fault>>>,
+    /// What it is now; `None`: it is gone.
+    pub row: Option<StoredTenant>,
 }
 
 /// What has changed, as of one moment.
@@ -145,9 +145,10 @@ impl Reader {
                     of.at += 1;
                 }
             }
-            match kept.key(&row, 1) {
+            let id: &str = row.try_get(1)?;
+            match kept.key(id, &row, 2) {
                 Ok(key) => of.keys.push(key),
-                Err(fault) => of.faults.push(fault),
+                Err(fault) => of.bad.push((KeyId::new(id), fault)),
             }
         }
         of.give(&mut changes);
@@ -159,18 +160,15 @@ impl Reader {
 #[derive(Default)]
 struct KeysOf {
     at: usize,
-    keys: Vec<super::StoredKey>,
-    faults: Vec<Fault>,
+    keys: Vec<StoredKey>,
+    bad: Vec<(KeyId, Fault)>,
 }
 
 impl KeysOf {
     fn give(&mut self, changes: &mut [Change]) {
-        let (keys, faults) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.faults));
-        let Some(row) = changes.get_mut(self.at).and_then(|change| change.row.as_mut()) else { return };
-        match row {
-            Err(known) => known.extend(faults),
-            Ok(_) if !faults.is_empty() => *row = Err(faults),
-            Ok(tenant) => tenant.keys = keys.into(),
+        let (keys, bad) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.bad));
+        if let Some(tenant) = changes.get_mut(self.at).and_then(|change| change.row.as_mut()) {
+            (tenant.keys, tenant.bad_keys) = (keys.into(), bad.into());
         }
     }
 }
@@ -185,8 +183,7 @@ fn change(row: &Row, kept: &mut Kept) -> Result<Change, ControlError> {
     if !row.try_get::<_, bool>(1)? {
         return Ok(Change { name, row: None });
     }
-    let suspended = row.try_get(2)?;
-    let policy: Policy = kept.policy(row.try_get(3)?);
-    let row = policy.map(|policy| StoredTenant { name: name.clone(), policy, keys: Box::default(), suspended });
-    Ok(Change { name, row: Some(row) })
+    let (suspended, policy) = (row.try_get(2)?, kept.policy(row.try_get(3)?));
+    let (keys, bad_keys) = (Box::default(), Box::default());
+    Ok(Change { name: name.clone(), row: Some(StoredTenant { name, policy, keys, bad_keys, suspended }) })
 }

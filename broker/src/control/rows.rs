@@ -10,18 +10,23 @@ use tokio_postgres::Row;
 use crate::base::{KeyId, TenantId};
 use crate::config::{Fault, Scope, TenantConfig, read_policy};
 
-/// A tenant as it was stored. Whether its policy names what there is here is for the broker to check.
+/// A tenant as it is stored, its bad parts marked. Whether it names what there is here is for the broker to check.
 #[derive(Clone)]
 pub struct StoredTenant {
     /// Its name.
     pub name: TenantId,
-    /// What stands in a tenant's section of the file, but for the keys.
-    pub policy: Arc<TenantConfig>,
+    /// What stands in a tenant's section of the file, but for the keys. Errors: what cannot be read of it.
+    pub policy: Policy,
     /// Its keys, but for the revoked ones.
     pub keys: Box<[StoredKey]>,
+    /// Keys that cannot be read, each with the reason.
+    pub bad_keys: Box<[(KeyId, Fault)]>,
     /// Whether its requests are refused.
     pub suspended: bool,
 }
+
+/// A policy as it was read.
+pub type Policy = Result<Arc<TenantConfig>, Box<[Fault]>>;
 
 /// A key as it was stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,10 +44,12 @@ pub struct StoredKey {
 }
 
 impl StoredTenant {
-    /// True if nothing differs.
+    /// True if nothing differs, and nothing is bad.
     pub fn is_same(&self, other: &Self) -> bool {
         // Equal policies are one and the same, see `Kept`.
-        Arc::ptr_eq(&self.policy, &other.policy) && self.suspended == other.suspended && self.keys == other.keys
+        let same_policy = matches!((&self.policy, &other.policy), (Ok(one), Ok(other)) if Arc::ptr_eq(one, other));
+        let no_bad_keys = self.bad_keys.is_empty() && other.bad_keys.is_empty();
+        same_policy && no_bad_keys && self.suspended == other.suspended && self.keys == other.keys
     }
 
     /// One of its keys.
@@ -51,8 +58,6 @@ impl StoredTenant {
     }
 }
 
-/// A policy as it was read.
-pub(super) type Policy = Result<Arc<TenantConfig>, Vec<Fault>>;
 /// What a key may do, as it was read and as it is kept.
 type Wanted = (Vec<String>, Option<Vec<String>>);
 type Grant = (Arc<[Scope]>, Option<Arc<[String]>>);
@@ -78,7 +83,7 @@ impl Kept {
         if let Some(known) = self.policies.get(&digest).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let policy = Arc::new(read_policy(text)?);
+        let policy = Arc::new(read_policy(text).map_err(Vec::into_boxed_slice)?);
         if self.policies.len() >= self.sweep_at.max(1_000) {
             self.policies.retain(|_, policy| policy.strong_count() > 0);
             self.sweep_at = self.policies.len() * 2;
@@ -101,15 +106,14 @@ impl Kept {
         Ok(grant)
     }
 
-    /// A key of a row: id, sha256, scopes, statements, expires, from column `at` on. Errors: with its path.
-    pub(super) fn key(&mut self, row: &Row, at: usize) -> Result<StoredKey, Fault> {
-        let id: &str = row.try_get(at).unwrap_or_default();
+    /// A key of a row: sha256, scopes, statements, expires, from column `at` on. Errors: with its path.
+    pub(super) fn key(&mut self, id: &str, row: &Row, at: usize) -> Result<StoredKey, Fault> {
         let fault = |what: &str, message: String| Fault::new(format!("keys[{id}].{what}"), message);
         let column = |what: &str, error: &tokio_postgres::Error| fault(what, crate::base::chain(error));
-        let sha256: &[u8] = row.try_get(at + 1).map_err(|error| column("sha256", &error))?;
-        let scopes: Vec<String> = row.try_get(at + 2).map_err(|error| column("scopes", &error))?;
-        let statements = row.try_get(at + 3).map_err(|error| column("statements", &error))?;
-        let expires = row.try_get(at + 4).map_err(|error| column("expires", &error))?;
+        let sha256: &[u8] = row.try_get(at).map_err(|error| column("sha256", &error))?;
+        let scopes: Vec<String> = row.try_get(at + 1).map_err(|error| column("scopes", &error))?;
+        let statements = row.try_get(at + 2).map_err(|error| column("statements", &error))?;
+        let expires = row.try_get(at + 3).map_err(|error| column("expires", &error))?;
         let sha256 = sha256.try_into().map_err(|_| fault("sha256", "must be 32 bytes".to_owned()))?;
         let (scopes, statements) = self.grant(scopes, statements).map_err(|message| fault("scopes", message))?;
         Ok(StoredKey { id: KeyId::new(id), sha256, scopes, statements, expires })

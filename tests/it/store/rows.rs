@@ -25,14 +25,25 @@ async fn a_tenant_with_a_bad_row_stays_as_it_was_and_others_are_not_touched() {
         eventually("it is told", async || troubles().await[0]["faults"][0]["path"] == path).await;
         assert_eq!(
             (&troubles().await[0]["tenant"], &troubles().await[0]["in_force"]),
-            (&json!("bad"), &json!("as_before"))
+            (&json!("bad"), &json!("in_part"))
         );
         assert_eq!((world.query(&broker, &bad).await.status, world.query(&broker, &good).await.status), (200, 200));
         assert_eq!(number(&broker, "hearth_control_faulty_tenants").await, 1);
     }
     let shown = world.admin(&broker, "GET", "/tenants/bad", None).await;
-    assert_eq!((&shown.body["in_force"], &shown.body["faults"][0]["path"]), (&json!("as_before"), &json!("database")));
-    assert!(broker.log().contains("the tenant `bad` of the control database cannot be used, it stays as it was"));
+    assert_eq!((&shown.body["in_force"], &shown.body["faults"][0]["path"]), (&json!("in_part"), &json!("database")));
+    assert!(broker.log().contains("the tenant `bad` of the control database has faults, what is bad stays as it was"));
+    // Whoever is suspended is refused, whatever else is wrong; so is a key that was revoked, and a new one works.
+    let second = world.key("bad").await;
+    soon(&world, &broker, &second, 200).await;
+    sql.execute("UPDATE hearth.keys SET revoked_at = now() WHERE id = $1", &[&second.split('.').next()])
+        .await
+        .expect("may");
+    soon(&world, &broker, &second, 401).await;
+    sql.execute("UPDATE hearth.tenants SET suspended_at = now() WHERE name = 'bad'", &[]).await.expect("the role may");
+    soon(&world, &broker, &bad, 403).await;
+    sql.execute("UPDATE hearth.tenants SET suspended_at = NULL WHERE name = 'bad'", &[]).await.expect("the role may");
+    soon(&world, &broker, &bad, 200).await;
     // What is changed for the better is in force.
     set(r#"{"databases": ["app"], "limits": {"in_flight": 3}}"#).await;
     eventually("it is in force", async || {
@@ -48,7 +59,12 @@ async fn a_tenant_with_a_bad_row_stays_as_it_was_and_others_are_not_touched() {
     let fresh = world.broker("two").await;
     assert_eq!((world.whoami(&fresh, &bad).await.status, world.query(&fresh, &good).await.status), (401, 200));
     let told = world.admin(&fresh, "GET", "/tenants/bad", None).await;
-    assert_eq!(told.body["in_force"], "no");
+    assert_eq!(told.body["in_force"], "in_part");
+    set("{\"limits\": 5}").await;
+    let fresh = world.broker("three").await;
+    assert_eq!((world.whoami(&fresh, &bad).await.status, world.query(&fresh, &good).await.status), (401, 200));
+    assert_eq!(world.admin(&fresh, "GET", "/tenants/bad", None).await.body["in_force"], "no");
+    assert_eq!(world.query(&broker, &bad).await.status, 200, "it has the form before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

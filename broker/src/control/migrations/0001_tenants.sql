@@ -73,7 +73,7 @@ CREATE FUNCTION hearth.updated() RETURNS trigger LANGUAGE plpgsql SET search_pat
 DECLARE
     names text[];
 BEGIN
-    EXECUTE format('SELECT array_agg(name) FROM (SELECT %1$I AS name FROM stale UNION SELECT %1$I FROM fresh) AS both',
+    EXECUTE format('SELECT array_agg(name) FROM (SELECT %1$I AS name FROM stale UNION SELECT %1$I FROM fresh) AS named',
         TG_ARGV[0]) INTO names;
     PERFORM hearth.note_changes(names);
     RETURN NULL;

@@ -243,7 +243,7 @@ fn standing(trouble: Option<&Trouble>) -> Value {
     }
     let faults: Vec<Value> =
         trouble.faults.iter().map(|fault| json!({"path": fault.path, "message": fault.message})).collect();
-    json!({"in_force": if trouble.has_last_good { "as_before" } else { "no" }, "faults": faults})
+    json!({"in_force": if trouble.is_in_force { "in_part" } else { "no" }, "faults": faults})
 }
 
 fn tag(version: i64) -> HeaderValue {
