@@ -47,7 +47,7 @@ async fn a_hundred_thousand_tenants_start_quickly_and_cost_little_while_they_are
     // Idle tenants: no connection beyond the pool's, and no series.
     let text = broker.admin("/metrics").await.text;
     assert!(!text.contains("tenant=\"tenant-"), "no series");
-    assert_eq!(number(&broker, "hearth_connections").await, 1, "the pool's minimum");
+    assert!(number(&broker, "hearth_connections").await <= 4, "the pool's own, whatever the tenants");
     // Any of them is served, and a change of one is quick.
     for number in [1, 777, TENANTS] {
         let answer: Answer = world.query(&broker, &format!("hk_{number}_1.secret-{number}")).await;

@@ -17,7 +17,9 @@ pub(super) struct Work<'b> {
     /// The broker that the directory is part of.
     pub broker: &'b Broker,
     tenants: Vec<(TenantId, Option<Arc<Record>>)>,
-    keys: Vec<(KeyId, Option<Arc<Record>>)>,
+    /// Keys that their tenants have no more. Another tenant may have them now.
+    gone_keys: Vec<KeyId>,
+    keys: Vec<(KeyId, Arc<Record>)>,
     /// Policies that were checked already: most tenants have one of a few. Each is held, so that its address stays its own.
     checked: HashMap<*const TenantConfig, (Arc<TenantConfig>, Vec<Fault>)>,
     told: usize,
@@ -25,18 +27,18 @@ pub(super) struct Work<'b> {
 
 impl<'b> Work<'b> {
     pub fn new(broker: &'b Broker) -> Self {
-        Self { broker, tenants: Vec::new(), keys: Vec::new(), checked: HashMap::new(), told: 0 }
+        Self { broker, tenants: Vec::new(), gone_keys: Vec::new(), keys: Vec::new(), checked: HashMap::new(), told: 0 }
     }
 
     /// Another record in the place of an old one. Keys that the new one has not are taken away.
     pub fn replace(&mut self, name: &TenantId, old: Option<&Record>, new: Option<Arc<Record>>) {
         for key in old.iter().flat_map(|old| &old.row.keys) {
             if new.as_ref().is_none_or(|new| new.row.key(key.id.as_str()).is_none()) {
-                self.keys.push((key.id.clone(), None));
+                self.gone_keys.push(key.id.clone());
             }
         }
-        for key in new.iter().flat_map(|new| &new.row.keys) {
-            self.keys.push((key.id.clone(), new.clone()));
+        if let Some(new) = &new {
+            self.keys.extend(new.row.keys.iter().map(|key| (key.id.clone(), Arc::clone(new))));
         }
         self.tenants.push((name.clone(), new));
     }
@@ -62,7 +64,8 @@ impl<'b> Work<'b> {
 
     pub fn finish(self, directory: &Directory) {
         directory.tenants.apply(self.tenants);
-        directory.keys.apply(self.keys);
+        let gone = self.gone_keys.into_iter().map(|id| (id, None));
+        directory.keys.apply(gone.chain(self.keys.into_iter().map(|(id, record)| (id, Some(record)))));
     }
 }
 
