@@ -40,7 +40,8 @@ mod tests {
     #[test]
     fn names_a_few_letters_away_are_found_the_nearest_first() {
         let names = ["acme", "acne", "acme-eu", "zeta", "ame"];
-        assert_eq!(similar("acmee", names), ["acme", "acme-eu"]);
+        assert_eq!(similar("acmee", names), ["acme"]);
+        assert_eq!(similar("acme-", names), ["acme", "acme-eu"]);
         assert_eq!(similar("ACME", names), ["acme", "acne", "ame"]);
         assert_eq!(similar("zetta", names), ["zeta"]);
         assert!(similar("nothing-like-it", names).is_empty());

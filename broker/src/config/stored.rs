@@ -52,6 +52,10 @@ impl Known {
 
 /// Reads a policy. Errors: unknown fields, and the first value of a wrong type; paths are those of a tenant's section.
 pub fn read_policy(json: &str) -> Result<TenantConfig, Vec<Fault>> {
+    // A list would be read as the fields' values in their order.
+    if json.trim_start().starts_with('[') {
+        return Err(vec![Fault::new("", "must be an object with the fields of a tenant's section")]);
+    }
     let mut faults = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(json);
     let read = read_section("", &mut reader, serde_json::Error::to_string, &mut faults);
@@ -129,7 +133,8 @@ mod tests {
             (r#"{"limits": {"brust": 1}}"#, "limits.brust: is no known field"),
             (r#"{"keys": [{"id": "k", "sha256": "x", "scopes": []}]}"#, "keys: stand beside a policy"),
             (r#"{"settings": ["statement_timeout"]}"#, "settings[0]: `statement_timeout` must stay"),
-            ("[]", "invalid type"),
+            ("[]", "must be an object"),
+            ("5", "invalid type"),
             ("{", "EOF"),
         ] {
             let told = told(json);

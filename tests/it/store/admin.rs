@@ -76,6 +76,7 @@ async fn what_is_wrong_is_told_and_nothing_is_stored() {
         (json!({"name": "x", "policy": {"databases": ["nope"]}}), "databases[0]"),
         (json!({"name": "x", "policy": {"limits": {"max_timeout": "10m"}}}), "limits.max_timeout"),
         (json!({"name": "x", "policy": {"keys": []}}), "keys"),
+        (json!({"name": "x", "policy": []}), ""),
         (json!({"name": "x/../y"}), "name"),
     ] {
         let answer = post("/tenants", body).await;
