@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 /// From the street to the ground. A room may use the rooms after it, and itself.
-const ROOMS: [&str; 13] = [
-    "cli", "server", "edge", "broker", "identity", "query", "tenant", "pool", "encode", "tls", "observe", "config",
-    "base",
+const ROOMS: [&str; 14] = [
+    "cli", "server", "edge", "broker", "identity", "query", "tenant", "control", "pool", "encode", "tls", "observe",
+    "config", "base",
 ];
 
 /// Past this a second idea is asking for its own file. Unit: lines.

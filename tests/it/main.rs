@@ -32,6 +32,7 @@ mod reload;
 mod secrets;
 mod seeing;
 mod statements;
+mod store;
 mod storm;
 mod stream;
 mod succession;

@@ -161,6 +161,7 @@ impl Stack {
         let config = load_file(&file).expect("the configuration is good");
         let source = file.clone();
         let live = Live::new(&config, move || load_file(&source)).expect("the broker is built");
+        live.follow_control().await.expect("the control database is read");
         let broker = live.now();
         let listeners = Listeners::bind(config.server.listen, config.server.admin_listen).await.expect("binds");
         let (data, admin) = listeners.addresses().expect("is bound");

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Broker;
 use super::recipe::{CacheRecipe, DatabaseRecipe};
+use super::{Broker, Directory};
 use crate::base::hex::sha256_from_hex;
 use crate::base::{BackendName, KeyId, TenantId};
-use crate::config::{Config, ConfigError, DatabaseConfig, Fault, KeyConfig, NamedStatement, TenantConfig};
+use crate::config::{Config, ConfigError, DatabaseConfig, Fault, KeyConfig, Known, NamedStatement, TenantConfig};
+use crate::control::Control;
 use crate::identity::{Certificates, Credential, Grant, Identity, Issuers, Key, Via};
 use crate::observe::{Audit, Metrics};
 use crate::pool::database::Surroundings;
@@ -56,6 +57,7 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     let caches = caches(config, before, &metrics, &mut keep);
     let audit = audit(config, before, &metrics, &mut keep);
     let tls = tls(config, before, &mut keep);
+    let control = control(config, before, &mut keep);
     let (databases, database_recipes) = unzip(databases);
     let (caches, cache_recipes) = unzip(caches);
     let fleet = fleet(config, before, &caches, &mark, &metrics);
@@ -67,7 +69,7 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     }
     tenants.values().for_each(|tenant| tenant.take_over());
     metrics.listener.expires(tls.as_ref().map_or(Duration::ZERO, |tls| tls.expires()));
-    Ok(Arc::new(Broker {
+    let mut broker = Broker {
         server: config.server.clone(),
         shards: shards(config, &databases),
         statements: statements(config),
@@ -84,6 +86,9 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
         tenants,
         tls,
         fleet,
+        directory: Arc::default(),
+        control,
+        known: Known::of(config),
         admin_key: config.server.admin_key_sha256.as_deref().map(hash),
         requests: before.map_or_else(TaskTracker::new, |before| before.requests.clone()),
         streams: before.map_or_else(TaskTracker::new, |before| before.streams.clone()),
@@ -97,7 +102,34 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
         metrics,
         servers,
         mark,
-    }))
+    };
+    if broker.control.is_some() {
+        broker.directory = directory(&broker, before);
+    }
+    Ok(Arc::new(broker))
+}
+
+/// Stored tenants go over. Where nothing has changed that they rest on they are the same, however many there are.
+fn directory(broker: &Broker, before: Option<&Broker>) -> Arc<Directory> {
+    let Some(before) = before.filter(|before| before.control.is_some()) else { return Arc::new(Directory::roomy()) };
+    let is_same = same(&broker.databases, &before.databases)
+        && same(&broker.caches, &before.caches)
+        && broker.known == before.known
+        && broker.fleet.as_ref().map(Arc::as_ptr) == before.fleet.as_ref().map(Arc::as_ptr)
+        && broker.tenants.keys().eq(before.tenants.keys())
+        && broker.keys.len() == before.keys.len()
+        && broker.keys.keys().all(|id| before.keys.contains_key(id));
+    if is_same { Arc::clone(&before.directory) } else { Arc::new(before.directory.under(broker)) }
+}
+
+fn same<T>(one: &BTreeMap<BackendName, Arc<T>>, other: &BTreeMap<BackendName, Arc<T>>) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y))
+}
+
+fn control(config: &Config, before: Option<&Broker>, fault: &mut impl FnMut(String, String)) -> Option<Arc<Control>> {
+    let made = Control::new(config.control.as_ref()?).map_err(|message| fault("control".to_owned(), message)).ok()?;
+    let kept = before.and_then(|before| before.control.as_ref()).filter(|old| old.is_same(&made));
+    Some(kept.map_or_else(|| Arc::new(made), Arc::clone))
 }
 
 /// Always read anew: a certificate is renewed in its place.
@@ -108,7 +140,9 @@ fn tls(config: &Config, before: Option<&Broker>, fault: &mut impl FnMut(String, 
 
 /// The longest that any request may last. The backstop in the server too; a stream sets its own.
 fn longest_deadline(config: &Config) -> Duration {
-    config.tenants.values().map(|t| t.limits.max_timeout).max().unwrap_or(Duration::from_mins(1))
+    let stored = config.control.as_ref().map(|control| control.max_timeout);
+    let longest = config.tenants.values().map(|t| t.limits.max_timeout).chain(stored).max();
+    longest.unwrap_or(Duration::from_mins(1))
 }
 
 fn databases(

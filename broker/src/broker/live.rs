@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::{Mutex as Turn, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,18 +27,20 @@ type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// The broker that new requests get. Cheap to clone; all clones hold the same.
 #[derive(Clone)]
-pub struct Live(Arc<Inner>);
+pub struct Live(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     current: ArcSwap<Broker>,
     source: Source,
     started: Started,
     /// One reload at a time. It holds the replaced brokers that requests may still have.
-    turn: Turn<Vec<Weak<Broker>>>,
+    pub(super) turn: Turn<Vec<Weak<Broker>>>,
     /// Waits for the last request of replaced pools, and closes them.
     closing: TaskTracker,
     /// The broker ends: nobody is waited for any more.
-    ending: CancellationToken,
+    pub(super) ending: CancellationToken,
+    /// The number of the control database's last change in force.
+    pub(super) applied: watch::Sender<i64>,
 }
 
 /// What was settled when the process started.
@@ -91,6 +93,7 @@ impl Live {
             turn: Turn::default(),
             closing: TaskTracker::new(),
             ending: CancellationToken::new(),
+            applied: watch::Sender::new(0),
         })))
     }
 
@@ -148,6 +151,7 @@ impl Live {
             tokio::spawn(async move { made.warm().await });
         }
         after.metrics.reloads.taken();
+        after.metrics.control.holds(after.directory.counts());
         let reloaded = Reloaded {
             generation: after.generation,
             changes: before.outline.changes(&after.outline),

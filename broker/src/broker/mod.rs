@@ -4,9 +4,12 @@
 //! it on a reload by the next, which keeps what has not changed (`recipe`, `pools`). A request keeps the broker it began with.
 
 mod build;
+mod directory;
+mod follow;
 mod live;
 mod pools;
 mod recipe;
+mod sharded;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +21,8 @@ use tokio_util::task::TaskTracker;
 use self::pools::Pools;
 use self::recipe::{CacheRecipe, DatabaseRecipe};
 use crate::base::{BackendName, KeyId, TenantId};
-use crate::config::{BreakerConfig, NamedStatement, Outline, ServerConfig};
+use crate::config::{BreakerConfig, Known, NamedStatement, Outline, ServerConfig};
+use crate::control::Control;
 use crate::identity::{Breaker, Certificates, Issuers, Key};
 use crate::observe::{Audit, Metrics};
 use crate::pool::OWN_ACCOUNT;
@@ -29,6 +33,7 @@ use crate::query::{Habits, Readings};
 use crate::tenant::{Fleet, Tenant};
 use crate::tls::ServerTls;
 
+pub use directory::{Directory, StoredKeyFound, Trouble};
 pub use live::{Live, ReloadError, Reloaded};
 
 /// Everything that handlers hold.
@@ -47,12 +52,10 @@ pub struct Broker {
     pub readings: Arc<Readings>,
     /// Caches by name.
     pub caches: BTreeMap<BackendName, Arc<Cache>>,
-    /// Tenants by name.
+    /// The file's tenants by name.
     pub tenants: BTreeMap<TenantId, Arc<Tenant>>,
     /// What shares the tenants' limits with other brokers, if anything does.
     pub fleet: Option<Arc<Fleet>>,
-    /// API keys by their public half.
-    pub keys: HashMap<KeyId, Key>,
     /// Issuers of tokens, and the tokens that are known.
     pub issuers: Issuers,
     /// Names in client certificates.
@@ -63,6 +66,14 @@ pub struct Broker {
     pub breaker_limits: BreakerConfig,
     /// The audit log, if there is one.
     pub audit: Option<Arc<Audit>>,
+    /// The file's API keys by their public half.
+    pub keys: HashMap<KeyId, Key>,
+    /// Tenants and keys of the control database, which change while the broker does not. The file's come first.
+    pub directory: Arc<Directory>,
+    /// How to reach the control database, if there is one.
+    pub control: Option<Arc<Control>>,
+    /// What policies may name.
+    pub known: Known,
     /// Every metric.
     pub metrics: Metrics,
     /// What happened to the pools lately, and what was decided about their sizes.
@@ -132,6 +143,7 @@ impl Broker {
         let tenant_is = tenant.is_none_or(|name| {
             let is_own = name == OWN_ACCOUNT;
             is_own
+                || self.directory.may_use(name, backend)
                 || self.tenants.get(name).is_some_and(|tenant| {
                     backend.is_none_or(|name| tenant.databases.contains_key(name) || tenant.caches.contains_key(name))
                 })

@@ -1,106 +1,203 @@
-//! `hearth key`: API keys, shown once.
+//! `hearth key`: API keys, shown once. For the configuration file, or in the control database.
 
 use std::error::Error;
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use jiff::{Timestamp, ToSpan};
-use sha2::{Digest, Sha256};
+use serde_json::{Value, json};
 
+use super::control::{ControlArgs, Place, with_store};
 use super::print;
-use crate::base::hex::hex;
+use super::tenant::key_table;
+pub use crate::base::NewKey;
 use crate::config::units::parse_duration;
+use crate::control::{ControlError, KeyWish, MadeKey, Store};
 
 /// What to do with keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Make a key: prints it once, and the line with its hash for the configuration file.
-    ///
-    /// To rotate: add the new key beside the old one and reload; hand it out; when the old one's `last_used` in `GET
-    /// /admin/v1/keys` stands still, give it an `expires`, and take it out after that.
+    /// Make a key. Without a tenant: prints it once, and the line with its hash for the configuration file. With one: stores its hash
+    /// in the control database, where every broker has it within a second.
+    #[command(
+        after_help = "Examples:\n  hearth key create --scopes sql:read --expires-in 90d\n  hearth key create acme --scopes sql:read,sql:write\n  \
+        hearth key create acme --statements get_user,add_user --json\n  hearth key create --admin"
+    )]
     Create(CreateArgs),
+    /// List the keys of a tenant of the control database, the newest first. Secrets are kept nowhere.
+    List {
+        /// The tenant's name.
+        tenant: String,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// Make a key in another's place, with the same rights. The old one goes on for a while, so that nobody is refused meanwhile.
+    #[command(
+        after_help = "Examples:\n  hearth key rotate hk_x1y2z3 --overlap 48h\n  hearth key rotate hk_x1y2z3 --overlap 0s   (the old one ends now)"
+    )]
+    Rotate {
+        /// The old key: its id, before the dot.
+        key: String,
+        /// How long the old one goes on.
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+        overlap: Duration,
+        /// How long the new one is valid. Default: as long as the old one was.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires_in: Option<Duration>,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// Refuse a key from now on. In force in every broker within a second.
+    Revoke {
+        /// The key's id, before the dot.
+        key: String,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
 }
 
 /// The key to make.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
+    /// The tenant of the control database whose key it is to be.
+    #[arg(conflicts_with = "admin")]
+    tenant: Option<String>,
     /// What the key may do: any of sql:read, sql:write, redis.
     #[arg(long, value_delimiter = ',', default_value = "sql:read,sql:write,redis", value_parser = ["sql:read", "sql:write", "redis"])]
     scopes: Vec<String>,
+    /// The only named statements that the key may run. Default: all, and any SQL.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    statements: Option<Vec<String>>,
     /// How long the key is valid, for example 90d. Default: for ever.
-    #[arg(long, value_name = "DURATION")]
-    expires_in: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    expires_in: Option<Duration>,
     /// Make a key for the admin interface in place of a tenant's.
     #[arg(long)]
     admin: bool,
+    #[command(flatten)]
+    control: ControlArgs,
 }
 
-/// A key as it is handed out, and what is kept of it.
-pub struct NewKey {
-    /// The public half.
-    pub id: String,
-    /// The secret half: 256 random bits.
-    pub secret: String,
-    /// SHA-256 of the secret half, in hexadecimal.
-    pub sha256: String,
-}
-
-impl NewKey {
-    /// Makes a key from the operating system's randomness.
-    pub fn random() -> Self {
-        let id: [u8; 9] = rand::random();
-        let secret: [u8; 32] = rand::random();
-        let secret = URL_SAFE_NO_PAD.encode(secret);
-        let sha256 = hex(&Sha256::digest(secret.as_bytes()));
-        Self { id: format!("hk_{}", URL_SAFE_NO_PAD.encode(id)), secret, sha256 }
-    }
-
-    /// The whole key, as a caller sends it.
-    pub fn token(&self) -> String {
-        format!("{}.{}", self.id, self.secret)
-    }
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
 }
 
 /// Runs `hearth key …`.
 pub fn run(command: &KeyCommand) -> Result<(), Box<dyn Error>> {
-    let KeyCommand::Create(args) = command;
+    match command {
+        KeyCommand::Create(args) => match &args.tenant {
+            Some(tenant) => create(tenant, args),
+            None => for_the_file(args),
+        },
+        KeyCommand::List { tenant, control } => {
+            let place = control.place()?;
+            let keys = with_store(&place, async |store| store.keys(tenant).await)?;
+            if control.json {
+                return print(&format!("{}\n", json!({"tenant": tenant, "keys": keys})));
+            }
+            print(&key_table(&keys))
+        }
+        KeyCommand::Rotate { key, overlap, expires_in, control } => {
+            let key = public_half(key);
+            let (tenant, made) = with_tenant(&control.place()?, key, async |store, tenant| {
+                Ok(store.rotate_key(tenant, key, *overlap, *expires_in).await?.stored)
+            })?;
+            hand_out(&tenant, &made, control)
+        }
+        KeyCommand::Revoke { key, control } => {
+            let key = public_half(key);
+            let (tenant, row) = with_tenant(&control.place()?, key, async |store, tenant| {
+                Ok(store.revoke_key(tenant, key).await?.stored)
+            })?;
+            if control.json {
+                return print(&format!("{}\n", json!({"tenant": tenant, "id": row.id, "revoked_at": row.revoked_at})));
+            }
+            print(&format!("{key} of {tenant}: revoked\n"))
+        }
+    }
+}
+
+/// Whoever pastes the whole key means its id. The secret goes no further.
+fn public_half(key: &str) -> &str {
+    key.split('.').next().unwrap_or(key)
+}
+
+fn create(tenant: &str, args: &CreateArgs) -> Result<(), Box<dyn Error>> {
+    let place = args.control.place()?;
+    let wish =
+        KeyWish { scopes: args.scopes.clone(), statements: args.statements.clone(), expires_in: args.expires_in };
+    let made = with_store(&place, async |store| Ok(store.create_key(tenant, &wish, &place.known).await?.stored))?;
+    hand_out(tenant, &made, &args.control)
+}
+
+/// Does something to a key whose tenant is not said.
+fn with_tenant<T>(
+    place: &Place,
+    key: &str,
+    work: impl AsyncFnOnce(&mut Store, &str) -> Result<T, ControlError>,
+) -> Result<(String, T), Box<dyn Error>> {
+    with_store(place, async |store| {
+        let unknown = || {
+            ControlError::KeyState(format!(
+                "the control database has no key `{key}`; `hearth key list TENANT` lists a tenant's"
+            ))
+        };
+        let tenant = store.tenant_of_key(key).await?.ok_or_else(unknown)?;
+        let done = work(store, &tenant).await?;
+        Ok((tenant, done))
+    })
+}
+
+fn hand_out(tenant: &str, made: &MadeKey, control: &ControlArgs) -> Result<(), Box<dyn Error>> {
+    if control.json {
+        let mut told: Value = serde_json::to_value(&made.row)?;
+        told["tenant"] = json!(tenant);
+        told["key"] = json!(made.new.token());
+        if let Some(old) = &made.old {
+            told["replaced"] = json!({"id": old.id, "expires": old.expires});
+        }
+        return print(&format!("{told}\n"));
+    }
+    let expires = made.row.expires.map_or_else(|| "never expires".to_owned(), |end| format!("expires {end}"));
+    let old = made.old.as_ref().and_then(|old| Some(format!("\n{} goes on until {}.\n", old.id, old.expires?)));
+    print(&format!(
+        "The key of {tenant}, shown only now:\n\n  {}\n\nIt may {} and {expires}.\n{}",
+        made.new.token(),
+        made.row.scopes.join(", "),
+        old.unwrap_or_default()
+    ))
+}
+
+fn for_the_file(args: &CreateArgs) -> Result<(), Box<dyn Error>> {
     let key = NewKey::random();
     if args.admin {
+        if args.control.json {
+            return print(&format!("{}\n", json!({"key": key.secret, "sha256": key.sha256})));
+        }
         return print(&format!(
             "The admin key, shown only now:\n\n  {}\n\nPut its hash into the configuration:\n\n  [server]\n  admin_key_sha256 = \"{}\"\n",
             key.secret, key.sha256
         ));
     }
-    let scopes = args.scopes.iter().map(|scope| format!("\"{scope}\"")).collect::<Vec<_>>().join(", ");
-    let expires = match &args.expires_in {
-        None => String::new(),
-        Some(text) => {
-            let span = i64::try_from(parse_duration(text)?.as_millis())?.milliseconds();
-            format!(", expires = \"{}\"", Timestamp::now().checked_add(span)?)
-        }
+    let quoted = |names: &[String]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let expires = match args.expires_in {
+        None => None,
+        Some(life) => Some(Timestamp::now().checked_add(i64::try_from(life.as_millis())?.milliseconds())?),
     };
+    if args.control.json {
+        let told = json!({"key": key.token(), "id": key.id, "sha256": key.sha256, "scopes": args.scopes,
+            "statements": args.statements, "expires": expires});
+        return print(&format!("{told}\n"));
+    }
+    let statements = args.statements.as_ref().map(|names| format!(", statements = [{}]", quoted(names)));
     print(&format!(
         "The key, shown only now:\n\n  {}\n\nAdd its hash to the tenant's keys in the configuration:\n\n  \
-         {{ id = \"{}\", sha256 = \"{}\", scopes = [{scopes}]{expires} }}\n",
+         {{ id = \"{}\", sha256 = \"{}\", scopes = [{}]{}{} }}\n",
         key.token(),
         key.id,
-        key.sha256
+        key.sha256,
+        quoted(&args.scopes),
+        statements.unwrap_or_default(),
+        expires.map(|end| format!(", expires = \"{end}\"")).unwrap_or_default()
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_s_hash_is_of_its_secret_half() {
-        let key = NewKey::random();
-        let token = key.token();
-        let (id, secret) = token.split_once('.').expect("has two halves");
-        assert_eq!(id, key.id);
-        let hash = hex(&Sha256::digest(secret.as_bytes()));
-        assert_eq!(hash, key.sha256);
-        assert_ne!(NewKey::random().secret, key.secret);
-    }
 }

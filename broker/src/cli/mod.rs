@@ -1,10 +1,14 @@
-//! What a person starts: serve, check, key, dev, and the configuration's reference.
+//! What a person starts: serve, check, key, tenant, migrate, dev, and the configuration's reference.
 
 pub mod check;
+pub mod control;
 pub mod dev;
 pub mod files;
 pub mod key;
+pub mod migrate;
 pub mod serve;
+mod table;
+pub mod tenant;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -29,9 +33,17 @@ enum Command {
     Serve(ConfigArgs),
     /// Check a configuration and tell every fault at once, with its path. Connects to nothing.
     Check(ConfigArgs),
-    /// Make API keys.
+    /// Make, list, rotate and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Make and change tenants in the control database.
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Make the schema `hearth` in the control database, or bring it up to date. As often as one likes, from several places at once.
+    #[command(
+        after_help = "Examples:\n  hearth migrate --dry-run\n  hearth migrate --control-url postgres://owner@db.internal/control\n  hearth migrate status"
+    )]
+    Migrate(migrate::MigrateArgs),
     /// Run a private PostgreSQL, Redis and broker to try things on; everything is gone when it ends.
     ///
     /// Needs PostgreSQL's and Redis' server programs on this machine, running or not; `bin/dev` installs them.
@@ -59,6 +71,8 @@ pub fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Key(command) => key::run(&command),
+        Command::Tenant(command) => tenant::run(&command),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Fingerprint { sql } => print(&format!("{:016x}\n", crate::query::fingerprint::fingerprint(&sql))),
         Command::ConfigReference => print(&crate::config::document::markdown()),

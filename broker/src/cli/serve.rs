@@ -28,6 +28,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
         let (stop, hangups) = (stop_signal()?, signal(SignalKind::hangup())?);
         let source = args.clone();
         let live = Live::new(&config, move || load(&source))?;
+        live.follow_control().await?;
         tokio::spawn(reload_on(hangups, live.clone()));
         let listeners = Listeners::bind(config.server.listen, config.server.admin_listen).await?;
         let (data, admin) = listeners.addresses()?;

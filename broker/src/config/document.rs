@@ -24,6 +24,7 @@ pub fn markdown() -> String {
         ("fleet", "[fleet]"),
         ("tenants", "[tenants.NAME]"),
         ("identity", "[identity]"),
+        ("control", "[control]"),
     ] {
         let property = &schema["properties"][section];
         let item =

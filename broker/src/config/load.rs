@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Deserializer;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -107,6 +108,7 @@ fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
         fleet: table.remove("fleet").map_or_else(Default::default, |v| section("fleet", v, faults).unwrap_or_default()),
         tenants: named("tenants", table.remove("tenants"), faults),
         identity: identity(table.remove("identity"), faults),
+        control: table.remove("control").and_then(|v| section("control", v, faults)),
     };
     for (name, database) in &mut config.databases {
         database.statements = statements.remove(name).unwrap_or_default();
@@ -114,7 +116,7 @@ fn read(mut table: Table, base: &Path, faults: &mut Vec<Fault>) -> Config {
     for key in table.keys() {
         faults.push(Fault::new(
             key.as_str(),
-            "is no section; there are server, log, databases, caches, fleet, tenants and identity",
+            "is no section; there are server, log, databases, caches, fleet, tenants, identity and control",
         ));
     }
     config
@@ -165,20 +167,29 @@ fn named<T: DeserializeOwned>(name: &str, value: Option<Value>, faults: &mut Vec
         .collect()
 }
 
-/// Reads one section. Every unknown key is a fault, and so is the first value of a wrong type.
 fn section<T: DeserializeOwned>(path: &str, value: Value, faults: &mut Vec<Fault>) -> Option<T> {
+    read_section(path, value, |error| without_value(error.message()), faults)
+}
+
+/// Reads one section. Every unknown key is a fault, and so is the first value of a wrong type.
+pub(super) fn read_section<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    path: &str,
+    from: D,
+    message: impl FnOnce(&D::Error) -> String,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
     let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let tracked = serde_path_to_error::Deserializer::new(from, &mut track);
+    let below = |inner: &str| if path.is_empty() { inner.to_owned() } else { format!("{path}.{inner}") };
     let read = serde_ignored::deserialize(tracked, |unknown| {
-        faults.push(Fault::new(format!("{path}.{unknown}"), "is no known field"));
+        faults.push(Fault::new(below(&unknown.to_string()), "is no known field"));
     });
     match read {
         Ok(section) => Some(section),
         Err(error) => {
             let inner = track.path().to_string();
-            let path = if inner == "." { path.to_owned() } else { format!("{path}.{inner}") };
-            let error: toml::de::Error = error;
-            faults.push(Fault::new(path, without_value(error.message())));
+            let path = if inner == "." { path.to_owned() } else { below(&inner) };
+            faults.push(Fault::new(path, message(&error)));
             None
         }
     }

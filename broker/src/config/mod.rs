@@ -1,6 +1,7 @@
 //! What an operator may choose: one tree, from a TOML file and then from the environment.
 
 pub mod cache;
+pub mod control;
 pub mod database;
 pub mod document;
 pub mod fleet;
@@ -14,6 +15,7 @@ pub mod secret;
 pub mod server;
 pub mod setting;
 pub mod statement;
+mod stored;
 pub mod tenant;
 pub mod tls;
 pub mod units;
@@ -27,15 +29,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use cache::{CacheConfig, SentinelConfig};
+pub use control::ControlConfig;
 pub use database::{DatabaseConfig, ForecastMode, PoolConfig, ReplicaConfig};
 pub use fleet::FleetConfig;
 pub use identity::{BreakerConfig, IdentityConfig, JwtAlgorithm, JwtConfig};
+use load::read_section;
 pub use load::{load_env_text, load_file, load_text};
 pub use log::{AuditTarget, LogConfig};
 pub use outline::{Changes, Outline};
 pub use secret::Secret;
 pub use server::{ProxiesTell, ServerConfig};
 pub use statement::NamedStatement;
+pub use stored::{Known, is_name, policy_faults, read_policy, statement_faults};
 pub use tenant::{CertificateConfig, KeyConfig, LimitsConfig, Scope, Shadow, TenantConfig, policy};
 pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 pub use url::{DatabaseUrl, TlsMode, database_url};
@@ -58,6 +63,8 @@ pub struct Config {
     pub tenants: BTreeMap<String, TenantConfig>,
     /// Who is let in besides holders of API keys, and what becomes of those who guess.
     pub identity: IdentityConfig,
+    /// Where tenants and keys stand that are not in the file.
+    pub control: Option<ControlConfig>,
     /// What was written where, to tell this configuration from another one.
     #[serde(skip)]
     pub outline: Outline,
@@ -73,7 +80,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A fault at a path.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into() }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::base::hex::sha256_from_hex;
 
 use super::{
-    Config, DatabaseConfig, Fault, KeyConfig, LimitsConfig, ProxiesTell, ReplicaConfig, Scope, ServerConfig, Shadow,
-    TenantConfig, cache, database_url, fleet, identity, policy, setting, statement, tls,
+    Config, DatabaseConfig, Fault, KeyConfig, Known, LimitsConfig, ProxiesTell, ReplicaConfig, Scope, ServerConfig,
+    Shadow, TenantConfig, cache, control, database_url, fleet, identity, policy, setting, statement, tls,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -28,17 +28,21 @@ pub(super) fn validate(config: &Config, faults: &mut Vec<Fault>) {
     }
     let (mut key_ids, mut certificate_names) = (HashSet::new(), HashSet::new());
     fleet::check(config, faults);
+    if let Some(section) = &config.control {
+        control::check(section, faults);
+    }
+    let known = Known::of(config);
     for (name, tenant) in &config.tenants {
         check_name(&format!("tenants.{name}"), name, faults);
-        tenant_section(name, tenant, config, faults);
+        tenant_section(&format!("tenants.{name}."), tenant, &known, faults);
         for (index, key) in tenant.keys.iter().enumerate() {
             let path = format!("tenants.{name}.keys[{index}]");
             check_key(&path, key, &mut key_ids, faults);
             if let Some(names) = &key.statements {
-                check_statements(&path, names, &key.scopes, tenant, config, faults);
+                check_statements(&path, names, &key.scopes, tenant, &known, faults);
             }
         }
-        certificates(name, tenant, config, &mut certificate_names, faults);
+        certificates(name, tenant, &known, &mut certificate_names, faults);
     }
     identity::check(config, faults);
 }
@@ -127,10 +131,11 @@ fn replicas(path: &str, replicas: &[ReplicaConfig], faults: &mut Vec<Fault>) {
     }
 }
 
-fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &mut Vec<Fault>) {
-    let path = |field: &str| format!("tenants.{name}.{field}");
+/// `prefix` stands before each field's path: `tenants.acme.`, or nothing.
+pub(super) fn tenant_section(prefix: &str, tenant: &TenantConfig, known: &Known, faults: &mut Vec<Fault>) {
+    let path = |field: &str| format!("{prefix}{field}");
     for (index, database) in tenant.databases.iter().enumerate() {
-        if !config.databases.contains_key(database) {
+        if !known.has_database(database) {
             faults.push(Fault::new(
                 path(&format!("databases[{index}]")),
                 format!("there is no `[databases.{database}]`"),
@@ -138,7 +143,7 @@ fn tenant_section(name: &str, tenant: &TenantConfig, config: &Config, faults: &m
         }
     }
     for (index, cache) in tenant.caches.iter().enumerate() {
-        if !config.caches.contains_key(cache) {
+        if !known.has_cache(cache) {
             faults.push(Fault::new(path(&format!("caches[{index}]")), format!("there is no `[caches.{cache}]`")));
         }
     }
@@ -219,7 +224,7 @@ fn check_key<'a>(path: &str, key: &'a KeyConfig, seen: &mut HashSet<&'a str>, fa
 fn certificates<'a>(
     tenant_name: &str,
     tenant: &'a TenantConfig,
-    config: &Config,
+    known: &Known,
     seen: &mut HashSet<&'a str>,
     faults: &mut Vec<Fault>,
 ) {
@@ -236,18 +241,18 @@ fn certificates<'a>(
             faults.push(Fault::new(format!("{path}.scopes"), "must name at least one of sql:read, sql:write, redis"));
         }
         if let Some(names) = &certificate.statements {
-            check_statements(&path, names, &certificate.scopes, tenant, config, faults);
+            check_statements(&path, names, &certificate.scopes, tenant, known, faults);
         }
     }
 }
 
 /// The named statements that a key or a certificate is for.
-fn check_statements(
+pub(super) fn check_statements(
     path: &str,
     names: &[String],
     scopes: &[Scope],
     tenant: &TenantConfig,
-    config: &Config,
+    known: &Known,
     faults: &mut Vec<Fault>,
 ) {
     if names.is_empty() {
@@ -257,8 +262,7 @@ fn check_statements(
         faults.push(Fault::new(format!("{path}.statements"), "means nothing without the scope sql:read or sql:write"));
     }
     for (index, name) in names.iter().enumerate() {
-        let mut databases = tenant.databases.iter().filter_map(|database| config.databases.get(database));
-        if !databases.any(|database| database.statements.contains_key(name)) {
+        if !tenant.databases.iter().any(|database| known.declares(database, name)) {
             let message = format!("no database of the tenant declares a statement `{name}`");
             faults.push(Fault::new(format!("{path}.statements[{index}]"), message));
         }

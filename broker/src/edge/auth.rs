@@ -71,9 +71,9 @@ pub fn admin(broker: &Broker, headers: &HeaderMap, peer: Option<&Peer>, now: Ins
 }
 
 /// The id of a key that the headers claim, if there is one of that id.
-pub fn claimed<'b>(broker: &'b Broker, headers: &HeaderMap) -> Option<&'b str> {
+pub fn claimed(broker: &Broker, headers: &HeaderMap) -> Option<String> {
     let (id, _) = token(headers).ok()?.split_once('.')?;
-    broker.keys.get_key_value(id).map(|(id, _)| id.as_str())
+    (broker.keys.contains_key(id) || broker.directory.key(id).is_some()).then(|| id.to_owned())
 }
 
 async fn bearer(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<Principal, Refused> {
@@ -85,16 +85,31 @@ async fn bearer(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<P
         let refused = broker.breaker.admit(net, None, now).err();
         return Err((refused.unwrap_or(AuthError::Malformed), None));
     };
-    let key = broker.keys.get(id);
-    let credential = key.map(|key| key.credential);
+    let Some(key) = broker.keys.get(id) else { return stored(broker, id, secret, net, now) };
+    let credential = Some(key.credential);
     broker.breaker.admit(net, credential, now).map_err(|error| (error, credential))?;
-    let Some(key) = key else {
-        let _ = secret_is(secret, &NOBODY);
-        return Err((AuthError::Invalid, None));
-    };
     let found = key.verify(secret, Timestamp::now()).map_err(|error| (error, credential))?;
     broker.breaker.succeeded(net, key.credential, now);
     Ok(found.clone())
+}
+
+/// The same for a key of the control database, or of nobody.
+fn stored(broker: &Broker, id: &str, secret: &str, net: Net, now: Instant) -> Result<Principal, Refused> {
+    let found = broker.directory.key(id);
+    let credential = found.as_ref().map(|_| Credential::key(id));
+    let refused = |error| (error, credential);
+    broker.breaker.admit(net, credential, now).map_err(refused)?;
+    let is_right = secret_is(secret, found.as_ref().map_or(&NOBODY, |found| &found.sha256));
+    let found = found.filter(|_| is_right).ok_or(refused(AuthError::Invalid))?;
+    if found.is_suspended() {
+        return Err(refused(AuthError::Suspended));
+    }
+    let (principal, expires) = found.resolve(id, broker).ok_or(refused(AuthError::Invalid))?;
+    if expires.is_some_and(|until| Timestamp::now() >= until) {
+        return Err(refused(AuthError::Expired));
+    }
+    broker.breaker.succeeded(net, Credential::key(id), now);
+    Ok(principal)
 }
 
 async fn jwt(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<Principal, Refused> {

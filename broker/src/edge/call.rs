@@ -130,7 +130,7 @@ impl Call {
             Err(AuthError::TooManyFailures { .. }) => return,
             Err(error) => {
                 event.reason = error.reason();
-                event.claimed = auth::claimed(broker, headers).map(str::to_owned);
+                event.claimed = auth::claimed(broker, headers);
             }
         }
         event.request_id = Some(self.request_id.clone());

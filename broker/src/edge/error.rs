@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::ReloadError;
+use crate::control::ControlError;
 use crate::pool::ListenError;
 use crate::pool::redis::CacheError;
 use crate::query::command::CommandError;
@@ -83,6 +84,9 @@ pub enum Error {
     /// The configuration was not reloaded.
     #[error(transparent)]
     Reload(#[from] ReloadError),
+    /// The control database.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// No such path.
     #[error("there is nothing at `{0}`")]
     NotFound(String),

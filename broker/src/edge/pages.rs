@@ -35,7 +35,7 @@ pages! {
     Unauthenticated, "unauthenticated", "The API key is missing or not valid",
         "Send the key, or a token of an issuer that the broker knows, as `Authorization: Bearer <key>`. Keys are made with `hearth key create`, belong to one tenant, and may expire. `detail` says what is wrong with a token. Nothing ran.";
     Forbidden, "forbidden", "The API key may not do this",
-        "The key lacks the scope, or is for some named statements only, or the statement writes where only reading is allowed (SQLSTATE 25006). Nothing was applied. Use a key with the right, or send the statement without `read_only`.";
+        "The key lacks the scope, or is for some named statements only, or its tenant is suspended, or the statement writes where only reading is allowed (SQLSTATE 25006). Nothing was applied. Use a key with the right, or send the statement without `read_only`.";
     NotFound, "not_found", "There is nothing at this address",
         "Check the path against `/openapi.json`.";
     MethodNotAllowed, "method_not_allowed", "This address takes another method",
@@ -74,6 +74,12 @@ pages! {
         "The statement returned or affected another number of rows than `expect_rows` or `max_affected` says. Everything was rolled back. `detail` has both numbers; in a batch `statement` says which.";
     UnknownStatement, "unknown_statement", "There is no such named statement for this key",
         "The configuration declares no statement of this name for this database, or the key may not use it. Nothing ran.";
+    UnknownTenant, "unknown_tenant", "There is no such tenant in the control database",
+        "`detail` names tenants that are called much the same. Tenants of the configuration file are changed there. Nothing was changed.";
+    UnknownKey, "unknown_key", "The tenant has no such key",
+        "`GET /admin/v1/tenants/{name}/keys` lists the tenant's keys in the control database. Nothing was changed.";
+    PreconditionFailed, "precondition_failed", "Somebody else has changed it",
+        "The tenant is not at the version that `If-Match` names any more. Nothing was changed. Read it again, and send the change with its new `ETag`.";
     ReaderTooSlow, "reader_too_slow", "The stream's reader was too slow",
         "The reader left its events or rows unread for too long, and the stream was cut so that it holds nothing up. Read faster, or ask for less.";
     RequestTimeout, "request_timeout", "The request body came too slowly",

@@ -14,6 +14,7 @@ use super::call::Call;
 use super::error::Error;
 use crate::base::RequestId;
 use crate::broker::ReloadError;
+use crate::control::ControlError;
 use crate::observe::RouteMetrics;
 use crate::pool::redis::CacheError;
 use crate::pool::{ListenError, PoolError};
@@ -77,7 +78,7 @@ pub fn facts(error: &Error) -> Facts {
             Facts { outcome: Outcome::Applied, ..Facts::refused(StatusCode::PAYLOAD_TOO_LARGE, Code::ResultTooLarge) }
         }
         Error::RequestTimeout { .. } => Facts::refused(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout),
-        Error::Auth(AuthError::Scope(_) | AuthError::StatementsOnly(_)) => {
+        Error::Auth(AuthError::Scope(_) | AuthError::StatementsOnly(_) | AuthError::Suspended) => {
             Facts::refused(StatusCode::FORBIDDEN, Code::Forbidden)
         }
         Error::Auth(
@@ -125,6 +126,7 @@ pub fn facts(error: &Error) -> Facts {
             Facts::for_now(StatusCode::SERVICE_UNAVAILABLE, Code::Draining, SOON)
         }
         Error::Reload(ReloadError::Panicked) => Facts::refused(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
+        Error::Control(error) => control(error),
         Error::NotFound(_) => Facts::refused(StatusCode::NOT_FOUND, Code::NotFound),
         Error::MethodNotAllowed(_) => Facts::refused(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
         Error::Internal => {
@@ -174,6 +176,35 @@ fn pool(error: &PoolError) -> Facts {
         PoolError::Paused { .. } => Facts::for_now(unavailable, ProblemCode::Overloaded, LATER),
         PoolError::HistoryLost { .. } => Facts::refused(StatusCode::CONFLICT, ProblemCode::Conflict),
         PoolError::Closed { .. } => Facts::for_now(unavailable, ProblemCode::Draining, SOON),
+    }
+}
+
+fn control(error: &ControlError) -> Facts {
+    use ProblemCode as Code;
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        ControlError::NotConfigured => Facts::refused(StatusCode::NOT_FOUND, Code::NotFound),
+        ControlError::Settings(_)
+        | ControlError::Unreachable(_)
+        | ControlError::TimedOut(_)
+        | ControlError::NotMigrated { .. }
+        | ControlError::OtherMigration { .. } => Facts::for_now(unavailable, Code::BackendDown, LATER),
+        ControlError::Busy(_) => Facts::for_now(unavailable, Code::Overloaded, SOON),
+        ControlError::Database(refused) if refused.as_db_error().is_some() => {
+            Facts::refused(StatusCode::BAD_GATEWAY, Code::BackendLost)
+        }
+        // The commit may have been what broke off.
+        ControlError::Database(_) => Facts::ran(StatusCode::BAD_GATEWAY, Code::BackendLost, Outcome::Unknown),
+        ControlError::Unanswered(_) => {
+            Facts::ran(StatusCode::GATEWAY_TIMEOUT, Code::StatementTimeout, Outcome::Unknown)
+        }
+        ControlError::UnknownTenant { .. } => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownTenant),
+        ControlError::UnknownKey { .. } => Facts::refused(StatusCode::NOT_FOUND, Code::UnknownKey),
+        ControlError::TenantExists(_) | ControlError::InFile(_) | ControlError::KeyState(_) => {
+            Facts::refused(StatusCode::CONFLICT, Code::Conflict)
+        }
+        ControlError::Changed { .. } => Facts::refused(StatusCode::PRECONDITION_FAILED, Code::PreconditionFailed),
+        ControlError::Refused(_) => Facts::refused(StatusCode::BAD_REQUEST, Code::InvalidRequest),
     }
 }
 

@@ -23,6 +23,9 @@ pub enum AuthError {
     /// The key will be valid later.
     #[error("the API key is not valid yet")]
     NotYet,
+    /// The key is good and its tenant is not let in.
+    #[error("the tenant of this API key is suspended")]
+    Suspended,
     /// The token is not good.
     #[error("the token is not valid: {0}")]
     Token(TokenFault),
@@ -121,6 +124,7 @@ impl AuthError {
             Self::Invalid => "invalid",
             Self::Expired => "expired",
             Self::NotYet => "not_yet",
+            Self::Suspended => "suspended",
             Self::Token(fault) => fault.as_str(),
             Self::NoKeys { .. } => "no_keys",
             Self::Mismatch => "mismatch",
@@ -151,6 +155,7 @@ impl AuthError {
             Self::Missing
             | Self::Expired
             | Self::NotYet
+            | Self::Suspended
             | Self::NoKeys { .. }
             | Self::TooManyFailures { .. }
             | Self::Scope(_)

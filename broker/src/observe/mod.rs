@@ -6,6 +6,7 @@ pub mod telemetry;
 
 pub use audit::{Audit, Event, Who};
 pub use metrics::{
-    ActiveGuard, AuthMetrics, EndpointMetrics, FetchMetrics, FleetMetrics, ForecastReading, LaneMetrics, LimitMetrics,
-    ListenerMetrics, Metrics, Named, OffLane, PoolMetrics, PoolReading, ReloadMetrics, RouteMetrics,
+    ActiveGuard, AuthMetrics, ControlMetrics, EndpointMetrics, FetchMetrics, FleetMetrics, ForecastReading,
+    LaneMetrics, LimitMetrics, ListenerMetrics, Metrics, Named, OffLane, PoolMetrics, PoolReading, ReloadMetrics,
+    RouteMetrics, StoredCounts,
 };

@@ -43,11 +43,20 @@ pub fn admin(live: &Live) -> Router {
         .route("/admin/v1/pools", get(admin::pools))
         .route("/admin/v1/events", get(admin::events))
         .route("/admin/v1/decisions", get(admin::decisions))
-        .route("/admin/v1/keys", get(admin::keys))
+        .route("/admin/v1/keys", get(admin::file_keys))
         .route("/admin/v1/reload", post(reload::reload))
         .route("/admin/v1/databases/{database}/pause", post(admin::pause))
         .route("/admin/v1/databases/{database}/resume", post(admin::resume))
         .route("/admin/v1/databases/{database}/reconnect", post(admin::reconnect))
+        .route("/admin/v1/control", get(admin::tenants::control))
+        .route("/admin/v1/tenants", get(admin::tenants::list).post(admin::tenants::create))
+        .route(
+            "/admin/v1/tenants/{tenant}",
+            get(admin::tenants::show).patch(admin::tenants::update).delete(admin::tenants::delete),
+        )
+        .route("/admin/v1/tenants/{tenant}/keys", get(admin::keys::list).post(admin::keys::create))
+        .route("/admin/v1/tenants/{tenant}/keys/{key}", get(admin::keys::show).delete(admin::keys::revoke))
+        .route("/admin/v1/tenants/{tenant}/keys/{key}/rotate", post(admin::keys::rotate))
         // For all above, and none below.
         .route_layer(middleware::from_fn_with_state(live.clone(), layers::operators))
         .route("/healthz", get(health::alive))

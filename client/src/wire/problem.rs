@@ -64,6 +64,12 @@ pub enum ProblemCode {
     ExpectationFailed,
     /// No such named statement for this key.
     UnknownStatement,
+    /// The control database has no such tenant.
+    UnknownTenant,
+    /// The tenant has no such key in the control database.
+    UnknownKey,
+    /// What was to be changed is not what the caller has seen any more.
+    PreconditionFailed,
     /// The reader of a stream took too little of it for too long.
     ReaderTooSlow,
     /// The caller sent its request too slowly.

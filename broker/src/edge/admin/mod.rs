@@ -1,9 +1,11 @@
-//! The admin interface: metrics, pools, what happened and what was decided; holding or renewing a pool. Who may ask is settled
-//! before anything here is reached (`server/layers.rs`).
+//! The admin interface: metrics, pools, what happened and what was decided; holding or renewing a pool; tenants and keys of the
+//! control database. Who may ask is settled before anything here is reached (`server/layers.rs`).
 
+mod file_keys;
 mod history;
-mod keys;
+pub mod keys;
 mod pools;
+pub mod tenants;
 
 use std::sync::Arc;
 
@@ -13,8 +15,8 @@ use axum::{Extension, Json};
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
+pub use file_keys::file_keys;
 pub use history::{decisions, events};
-pub use keys::keys;
 pub use pools::pools;
 
 use super::call::BackendPath;

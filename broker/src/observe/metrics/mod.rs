@@ -3,6 +3,7 @@
 //! configured names and enums. Whoever counts holds handles that were looked up once.
 
 mod auth;
+mod control;
 mod forecasts;
 mod lanes;
 mod limits;
@@ -27,6 +28,7 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::base::TenantId;
 
 pub use auth::{AuthMetrics, FetchMetrics};
+pub use control::{ControlMetrics, StoredCounts};
 pub use forecasts::ForecastReading;
 pub use lanes::{LaneMetrics, OffLane};
 pub use limits::{FleetMetrics, LimitMetrics};
@@ -61,6 +63,8 @@ pub struct Metrics {
     limits: limits::Limits,
     /// How reloads went.
     pub reloads: ReloadMetrics,
+    /// What is known of the control database.
+    pub control: ControlMetrics,
 }
 
 impl Default for Metrics {
@@ -80,7 +84,8 @@ impl Metrics {
         let limits = limits::Limits::register(&mut registry);
         let listener = ListenerMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, auth, limits, listener, reloads }
+        let control = ControlMetrics::register(&mut registry);
+        Self { registry: Arc::new(registry), requests, pools, lanes, auth, limits, listener, reloads, control }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.

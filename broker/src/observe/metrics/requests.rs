@@ -1,7 +1,7 @@
 //! Requests by backend and tenant: the four indicators.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -47,21 +47,32 @@ impl Requests {
 
     pub(super) fn route(&self, tenant: &str, backend: &str) -> RouteMetrics {
         let labels = RouteLabels { backend: backend.to_owned(), tenant: tenant.to_owned() };
-        let ok = CodeLabels { backend: backend.to_owned(), tenant: tenant.to_owned(), code: "ok" };
-        RouteMetrics(Arc::new(Route {
+        RouteMetrics(Arc::new(Lazy { families: self.clone(), labels, route: OnceLock::new() }))
+    }
+
+    fn made(&self, labels: RouteLabels) -> Route {
+        let ok = CodeLabels { backend: labels.backend.clone(), tenant: labels.tenant.clone(), code: "ok" };
+        Route {
             ok: self.by_code.get_or_create_owned(&ok),
             by_code: self.by_code.clone(),
             seconds: self.seconds.get_or_create_owned(&labels),
             wait_seconds: self.wait_seconds.get_or_create_owned(&labels),
             active: self.active.get_or_create_owned(&labels),
             labels,
-        }))
+        }
     }
 }
 
-/// One tenant's requests to one backend. Cheap to clone.
+/// One tenant's requests to one backend. Cheap to clone. Series appear with its first request: most of a hundred thousand
+/// tenants are idle, and four series each, with their buckets, would be most of the memory.
 #[derive(Clone)]
-pub struct RouteMetrics(Arc<Route>);
+pub struct RouteMetrics(Arc<Lazy>);
+
+struct Lazy {
+    families: Requests,
+    labels: RouteLabels,
+    route: OnceLock<Route>,
+}
 
 /// The handles of one route.
 pub struct Route {
@@ -78,8 +89,9 @@ pub struct Route {
 impl std::ops::Deref for RouteMetrics {
     type Target = Route;
 
+    /// One atomic read once the route is there.
     fn deref(&self) -> &Route {
-        &self.0
+        self.0.route.get_or_init(|| self.0.families.made(self.0.labels.clone()))
     }
 }
 
@@ -123,6 +135,8 @@ mod tests {
             assert!(text.contains(line), "{line} in\n{text}");
         }
         drop(guard);
+        let _idle = metrics.route("idle", "app");
+        assert!(!metrics.text().contains("idle"), "who asks nothing has no series");
         assert!(metrics.text().contains("hearth_active_connections{backend=\"app\",tenant=\"acme\"} 0"));
     }
 }
