@@ -67,7 +67,9 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     if !faults.is_empty() {
         return Err(ConfigError::Invalid(faults));
     }
-    tenants.values().for_each(|tenant| tenant.take_over());
+    for tenant in tenants.values() {
+        tenant.take_over();
+    }
     metrics.listener.expires(tls.as_ref().map_or(Duration::ZERO, |tls| tls.expires()));
     let mut broker = Broker {
         server: config.server.clone(),
