@@ -1,10 +1,10 @@
 //! Hearth, a connection broker for code that cannot keep a connection.
 //!
-//! A request walks the rooms in this order: [`server`] takes the socket, [`edge`] turns HTTP into plain types, [`broker`]
-//! holds what handlers need, [`identity`] says who is asking, [`query`] runs a statement or a command, [`tenant`] says whether
-//! it may run now, [`control`] keeps tenants in a database, [`pool`] lends the connection, [`encode`] writes the answer. Below them lie [`tls`], what the listener proves itself
-//! with, [`config`], [`observe`] and [`base`]. Imports point down this list and never up; `tests/rooms.rs` holds them to it. [`cli`] stands above all: it is what
-//! a person starts.
+//! A request walks the rooms in this order: [`server`] takes the socket, [`edge`] turns HTTP into plain types, [`broker`] holds
+//! what handlers need, [`identity`] says who is asking, [`query`] runs a statement or a command, [`tenant`] says whether it may
+//! run now, [`control`] keeps tenants in a database, [`pool`] lends the connection, [`encode`] writes the answer. Below them
+//! lie [`tls`], what the listener proves itself with, [`config`], [`observe`] and [`base`]. Imports point down this list and
+//! never up; `tests/rooms.rs` holds them to it. [`cli`] stands above all: it is what a person starts.
 
 pub mod cli;
 pub mod server;

@@ -144,7 +144,7 @@ async fn what_is_not_signed_as_it_should_be_is_refused() {
         (signed("another secret of thirty-two byte", &claims()), TokenFault::Signature),
         (format!("{}.{payload}.{}", parts[0], parts[2]), TokenFault::Signature),
         (format!("{}.{}.", parts[0], parts[1]), TokenFault::Signature),
-        (format!("{}.{}.{}x", parts[0], parts[1], parts[2]), TokenFault::Malformed),
+        (format!("{}.{}.{}!", parts[0], parts[1], parts[2]), TokenFault::Malformed),
         (format!("{}..{}", parts[0], parts[2]), TokenFault::Malformed),
         ("eyJ.eyJ.x".to_owned(), TokenFault::Malformed),
         ("..".to_owned(), TokenFault::Malformed),
