@@ -335,11 +335,12 @@ async fn a_tenant_at_rest_costs_redis_nothing() {
     for _ in 0..20 {
         assert_eq!(brokers.ask(0).await.status, 400);
     }
-    eventually("it rests", async || {
-        let awake = [0, 1].map(|broker| brokers.all[broker].metric("hearth_fleet_active_limits"));
-        join_all(awake).await.iter().sum::<f64>() < 0.5
-    })
-    .await;
+    let active = async || {
+        let of = [0, 1].map(|broker| brokers.all[broker].metric("hearth_fleet_active_limits"));
+        join_all(of).await.iter().sum::<f64>()
+    };
+    eventually("it is awake", async || active().await > 0.5).await;
+    eventually("it rests", async || active().await < 0.5).await;
     let before = brokers.scripts().await;
     sleep(Duration::from_secs(3)).await;
     let scripts = brokers.scripts().await - before;
