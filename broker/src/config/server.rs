@@ -25,8 +25,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: u32 = 10_000;
 /// Many functions share the address of one NAT gateway; a single machine that means no harm has a handful.
 const MAX_CONNECTIONS_PER_ADDRESS: u32 = 2_000;
-/// A handshake costs about a third of a millisecond of processor time: 500 a second are a sixth of a core.
-const CONNECTIONS_PER_SECOND: u32 = 500;
+/// Functions that keep no connection open share a gateway's address too. A handshake costs about a third of a millisecond of processor
+/// time: these are two thirds of a core.
+const CONNECTIONS_PER_SECOND: u32 = 2_000;
 /// Room for every queue of a large fleet; past it a refusal now is kinder than an answer too late.
 const MAX_WAITING: u32 = 10_000;
 
@@ -79,7 +80,7 @@ pub struct ServerConfig {
     /// proxies not at all. Default: 2000. Range: 1 to 1000000.
     pub max_connections_per_address: u32,
     /// Most new connections a second from one address, on average; four times as many may come at once after a quiet time. One
-    /// more is closed at once. Default: 500. Range: 1 to 1000000.
+    /// more is closed at once. Default: 2000. Range: 1 to 1000000.
     pub connections_per_second: u32,
     /// Load balancers and other proxies that are believed when they tell whom a request is from: blocks such as `10.0.0.0/8`,
     /// or addresses. Whoever is in one can claim any address. Default: none.
