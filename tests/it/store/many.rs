@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{World, number, soon};
 
 const TENANTS: u32 = 100_000;
-/// A debug build on a busy machine. In a release build on two cores it is under a second.
+/// A debug build on a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// The target is 200 MiB in a release build; a debug build holds the same.
 const MEMORY: u64 = 250 << 20;
