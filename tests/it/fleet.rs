@@ -147,7 +147,8 @@ impl Seen {
         permille(&times, 990)
     }
 
-    /// Tells the figures, and holds what was let in to `rate` a second within so many percent.
+    /// Tells the figures, and holds what was let in to `rate` a second within so many percent; in a short run twice as many, since a
+    /// machine that stands still for a tenth of a second shows there.
     #[track_caller]
     fn assert_rate(&self, what: &str, rate: u64, seconds: u64, percent: u64) {
         let (admitted, wanted) = (self.admitted(), rate * seconds);
@@ -157,6 +158,7 @@ impl Seen {
             self.by_broker.lock().unwrap_or_else(PoisonError::into_inner),
             self.p99().as_secs_f64() * 1e3
         );
+        let percent = if seconds < 30 { 2 * percent } else { percent };
         assert!(admitted.abs_diff(wanted) * 100 <= wanted * percent, "{what}: {admitted}, and not {wanted}");
     }
 }
@@ -244,7 +246,7 @@ async fn a_fleet_is_changed_left_and_joined_by_reloads() {
         edit(broker, "requests_per_second = 300, burst = 300", "requests_per_second = 100, burst = 50").await;
     }
     // The burst, and as much on credit after the pause, as decision 0017 has it.
-    brokers.offer(&rates, Duration::from_secs(4)).await.assert_rate("under a new limit", 100, 4, 34);
+    brokers.offer(&rates, Duration::from_secs(4)).await.assert_rate("under a new limit", 100, 4, 17);
     brokers.offer(&rates, Duration::from_secs(4)).await.assert_rate("and then", 100, 4, 6);
     let told = brokers.http.get(format!("{}/v1/whoami", brokers.all[0].url)).bearer_auth(&brokers.key.token);
     let told = Answer::read(told.send().await.expect("is answered")).await;
