@@ -274,7 +274,8 @@ async fn a_crowd_on_the_lanes_leaves_places_for_another() {
         ms(permille(quiet, 990))
     );
     assert!(on_lanes > 0.5, "{on_lanes}");
-    assert!(permille(quiet, 500) <= permille(loud, 500), "the quiet one waits for longer than the crowd");
+    // Nearly all of either's time is the processor's, which both share: the quiet one must not be pushed out, and no more.
+    assert!(permille(quiet, 500) <= 2 * permille(loud, 500), "the quiet one waits for longer than the crowd");
     pair.is_whole().await;
 }
 
