@@ -7,6 +7,7 @@ mod commands;
 mod many;
 mod rotation;
 mod rows;
+mod tokens;
 
 use std::time::Duration;
 

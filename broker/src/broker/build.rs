@@ -13,7 +13,7 @@ use crate::base::hex::sha256_from_hex;
 use crate::base::{BackendName, KeyId, TenantId};
 use crate::config::{Config, ConfigError, DatabaseConfig, Fault, KeyConfig, Known, NamedStatement, TenantConfig};
 use crate::control::Control;
-use crate::identity::{Certificates, Credential, Grant, Identity, Issuers, Key, Via};
+use crate::identity::{Breaker, Certificates, Grant, Identity, Issuers, Key, Via};
 use crate::observe::{Audit, Metrics};
 use crate::pool::database::Surroundings;
 use crate::pool::postgres::presence;
@@ -70,16 +70,17 @@ fn build(config: &Config, before: Option<&Broker>) -> Result<Arc<Broker>, Config
     for tenant in tenants.values() {
         tenant.take_over();
     }
+    let breaker = before.map_or_else(Arc::<Breaker>::default, |before| Arc::clone(&before.breaker));
     metrics.listener.expires(tls.as_ref().map_or(Duration::ZERO, |tls| tls.expires()));
     let mut broker = Broker {
         server: config.server.clone(),
         shards: shards(config, &databases),
         statements: statements(config),
         habits: habits(&databases, before, &metrics),
-        keys: keys(config, &tenants, before),
+        keys: keys(config, &tenants, &breaker, before),
         issuers,
         certificates: Certificates::new(config.tenants.iter(), &tenants),
-        breaker: before.map_or_else(Arc::default, |before| Arc::clone(&before.breaker)),
+        breaker,
         breaker_limits: config.identity.breaker.clone(),
         audit,
         databases,
@@ -279,11 +280,16 @@ fn fleet(
     Some(old.map_or_else(|| Fleet::new(&config.fleet, cache, mark, metrics.fleet()), Arc::clone))
 }
 
-fn keys(config: &Config, tenants: &BTreeMap<TenantId, Arc<Tenant>>, before: Option<&Broker>) -> HashMap<KeyId, Key> {
+fn keys(
+    config: &Config,
+    tenants: &BTreeMap<TenantId, Arc<Tenant>>,
+    breaker: &Breaker,
+    before: Option<&Broker>,
+) -> HashMap<KeyId, Key> {
     let mut keys = HashMap::new();
     for (name, tenant) in &config.tenants {
         for key in &tenant.keys {
-            let mut made = resolve(key, &tenants[name.as_str()]);
+            let mut made = resolve(key, &tenants[name.as_str()], breaker);
             if let Some(old) = before.and_then(|before| before.keys.get(key.id.as_str())) {
                 made.last_used = Arc::clone(&old.last_used);
             }
@@ -315,7 +321,7 @@ fn statements(config: &Config) -> BTreeMap<BackendName, BTreeMap<String, NamedSt
     config.databases.iter().flat_map(of).collect()
 }
 
-fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {
+fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>, breaker: &Breaker) -> Key {
     let grant = Grant {
         tenant: Arc::clone(tenant),
         identity: Identity::new(Via::Key, &key.id),
@@ -329,7 +335,7 @@ fn resolve(key: &KeyConfig, tenant: &Arc<Tenant>) -> Key {
         not_before: key.not_before,
         expires: key.expires,
         last_used: Arc::default(),
-        credential: Credential::key(&key.id),
+        credential: breaker.key(&key.id),
     }
 }
 

@@ -17,7 +17,8 @@ use super::sharded::Sharded;
 use crate::base::{KeyId, TenantId};
 use crate::config::{Fault, TenantConfig};
 use crate::control::{Change, Snapshot, StoredTenant};
-use crate::identity::{Grant, Identity, Principal, Via};
+use crate::identity::error::TokenFault;
+use crate::identity::{AuthError, Grant, Identity, Principal, Via};
 use crate::observe::StoredCounts;
 use crate::tenant::Tenant;
 
@@ -153,10 +154,11 @@ impl Directory {
         StoredCounts { tenants: self.tenants.len(), keys: self.keys.len(), faulty, shadowed }
     }
 
-    /// A tenant in force by its name, ready to be served; `None` also while it is suspended.
-    pub fn tenant(&self, name: &str, broker: &Broker) -> Option<Arc<Tenant>> {
-        let record = self.tenants.get(name).filter(|record| !record.row.suspended)?;
-        Some(Arc::clone(record.tenant(broker)))
+    /// A tenant in force by its name, ready to be served, for whoever was verified as its own. Errors: there is none, or it is
+    /// suspended.
+    pub fn tenant(&self, name: &str, broker: &Broker) -> Result<Arc<Tenant>, AuthError> {
+        let record = self.tenants.get(name).ok_or(TokenFault::Tenant)?;
+        if record.row.suspended { Err(AuthError::Suspended) } else { Ok(Arc::clone(record.tenant(broker))) }
     }
 
     /// Puts what has changed in force. `broker` is the one that this directory is part of. One at a time.

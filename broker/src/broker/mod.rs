@@ -23,7 +23,7 @@ use self::recipe::{CacheRecipe, DatabaseRecipe};
 use crate::base::{BackendName, KeyId, TenantId};
 use crate::config::{BreakerConfig, Known, NamedStatement, Outline, ServerConfig};
 use crate::control::Control;
-use crate::identity::{Breaker, Certificates, Issuers, Key};
+use crate::identity::{AuthError, Breaker, Certificates, Issuers, Key};
 use crate::observe::{Audit, Metrics};
 use crate::pool::OWN_ACCOUNT;
 use crate::pool::server::Servers;
@@ -112,6 +112,12 @@ impl Broker {
         if let Some(fleet) = &self.fleet {
             fleet.start();
         }
+    }
+
+    /// A tenant of the file or of the control database by its name, for whoever was verified as its own. Errors: there is none in
+    /// force, or it is suspended.
+    pub fn tenant(&self, name: &str) -> Result<Arc<Tenant>, AuthError> {
+        self.tenants.get(name).map_or_else(|| self.directory.tenant(name, self), |tenant| Ok(Arc::clone(tenant)))
     }
 
     /// A named statement of a database.

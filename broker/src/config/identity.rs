@@ -107,7 +107,7 @@ pub struct JwtConfig {
     /// The tenant of all its tokens. This, or `tenant_claim`.
     #[serde(default)]
     pub tenant: Option<String>,
-    /// The claim that names the tenant, which must be one of `tenants`.
+    /// The claim that names the tenant, of the file or of the control database, which must be one of `tenants`.
     #[serde(default)]
     pub tenant_claim: Option<String>,
     /// The tenants that a token may name: names, beginnings (`acme-*`), or `*` for any.
@@ -292,8 +292,11 @@ fn tenants(jwt: &JwtConfig, config: &Config, fault: &mut impl FnMut(&str, String
         }
         _ => fault("tenant", "needs either `tenant` or `tenant_claim`".to_owned()),
     }
+    // Tenants of the control database may use any of them.
+    let are_stored = config.control.is_some() && jwt.tenant_claim.is_some();
     for name in jwt.statements.iter().flatten() {
-        let mut databases = own.iter().filter_map(|tenant| config.tenants.get(*tenant)).flat_map(|t| &t.databases);
+        let of_file = own.iter().filter_map(|tenant| config.tenants.get(*tenant)).flat_map(|t| &t.databases);
+        let mut databases = of_file.chain(config.databases.keys().filter(|_| are_stored));
         if !databases.any(|database| config.databases.get(database).is_some_and(|d| d.statements.contains_key(name))) {
             fault("statements", format!("no database of its tenants declares a statement `{name}`"));
         }

@@ -56,7 +56,7 @@ pub async fn principal(
 pub fn admin(broker: &Broker, headers: &HeaderMap, peer: Option<&Peer>, now: Instant) -> Result<(), AuthError> {
     let Some(wanted) = &broker.admin_key else { return Ok(()) };
     let address = address(peer);
-    let credential = Credential::admin();
+    let credential = broker.breaker.admin();
     let checked = token(headers).and_then(|offered| {
         broker.breaker.admit(address.into(), Some(credential), now)?;
         if secret_is(offered, wanted) { Ok(()) } else { Err(AuthError::Invalid) }
@@ -96,7 +96,7 @@ async fn bearer(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<P
 /// The same for a key of the control database, or of nobody.
 fn stored(broker: &Broker, id: &str, secret: &str, net: Net, now: Instant) -> Result<Principal, Refused> {
     let found = broker.directory.key(id);
-    let credential = found.as_ref().map(|_| Credential::key(id));
+    let credential = found.as_ref().map(|_| broker.breaker.key(id));
     let refused = |error| (error, credential);
     broker.breaker.admit(net, credential, now).map_err(refused)?;
     let is_right = secret_is(secret, found.as_ref().map_or(&NOBODY, |found| &found.sha256));
@@ -108,12 +108,13 @@ fn stored(broker: &Broker, id: &str, secret: &str, net: Net, now: Instant) -> Re
     if expires.is_some_and(|until| Timestamp::now() >= until) {
         return Err(refused(AuthError::Expired));
     }
-    broker.breaker.succeeded(net, Credential::key(id), now);
+    broker.breaker.succeeded(net, broker.breaker.key(id), now);
     Ok(principal)
 }
 
 async fn jwt(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<Principal, Refused> {
-    let read = match broker.issuers.known_or_read(text, Timestamp::now().as_second()) {
+    let tenants = |name: &str| broker.tenant(name);
+    let read = match broker.issuers.known_or_read(text, Timestamp::now().as_second(), &tenants) {
         // Verified before: no guess, whoever else guesses from there.
         Ok(Ok(known)) => return Ok(known),
         Ok(Err(read)) => read,
@@ -122,9 +123,9 @@ async fn jwt(broker: &Broker, text: &str, net: Net, now: Instant) -> Result<Prin
             return Err((refused.unwrap_or(fault.into()), None));
         }
     };
-    let credential = read.credential();
+    let credential = read.credential(&broker.breaker);
     broker.breaker.admit(net, Some(credential), now).map_err(|error| (error, Some(credential)))?;
-    let found = broker.issuers.verify(read, &broker.tenants).await.map_err(|error| (error, Some(credential)))?;
+    let found = broker.issuers.verify(read, &tenants).await.map_err(|error| (error, Some(credential)))?;
     broker.breaker.succeeded(net, credential, now);
     Ok(found)
 }

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,35 +47,12 @@ impl From<IpAddr> for Net {
     }
 }
 
-/// What is tried: a key's id, or a token's issuer and subject.
+/// What is tried: a key's id, or a token's issuer and subject. Made by the [`Breaker`] that it is shown to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credential {
     hash: u64,
     /// It is in the configuration, so that it can be guessed from everywhere.
     is_key: bool,
-}
-
-impl Credential {
-    /// A key in the configuration.
-    pub fn key(id: &str) -> Self {
-        Self { hash: hashed(&("key", id)), is_key: true }
-    }
-
-    /// A token of an issuer, by its subject.
-    pub fn token(issuer: &str, subject: &str) -> Self {
-        Self { hash: hashed(&("token", issuer, subject)), is_key: false }
-    }
-
-    /// The admin interface's key.
-    pub fn admin() -> Self {
-        Self { hash: hashed(&"admin"), is_key: false }
-    }
-}
-
-/// The same within a process; in another one nobody can find two that meet.
-fn hashed(value: &impl std::hash::Hash) -> u64 {
-    static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
-    SEED.hash_one(value)
 }
 
 /// What was counted when somebody was refused.
@@ -119,6 +96,8 @@ pub struct Breaker {
     good: Box<[AtomicU64]>,
     /// When the last block ends: until the first there is nothing to look up.
     armed_until: AtomicU64,
+    /// In another breaker nobody can find two that meet.
+    hasher: RandomState,
 }
 
 impl Default for Breaker {
@@ -128,11 +107,27 @@ impl Default for Breaker {
             counts: std::array::from_fn(|_| Mutex::default()),
             good: (0..GOOD).map(|_| AtomicU64::new(0)).collect(),
             armed_until: AtomicU64::new(0),
+            hasher: RandomState::new(),
         }
     }
 }
 
 impl Breaker {
+    /// A key in the configuration, by its id.
+    pub fn key(&self, id: &str) -> Credential {
+        Credential { hash: self.hashed(&("key", id)), is_key: true }
+    }
+
+    /// A token of an issuer, by its subject.
+    pub fn token(&self, issuer: &str, subject: &str) -> Credential {
+        Credential { hash: self.hashed(&("token", issuer, subject)), is_key: false }
+    }
+
+    /// The admin interface's key.
+    pub fn admin(&self) -> Credential {
+        Credential { hash: self.hashed(&"admin"), is_key: false }
+    }
+
     /// Errors: too many failures; what is sent must not be looked at. `credential` is what it claims to be, if that is known.
     pub fn admit(&self, net: Net, credential: Option<Credential>, now: Instant) -> Result<(), AuthError> {
         let now = self.millis(now);
@@ -143,15 +138,15 @@ impl Breaker {
             Err(AuthError::TooManyFailures { by, retry_after: Duration::from_millis(until.saturating_sub(now)) })
         };
         let Some(credential) = credential else {
-            return self.blocked(address(net), now).map_or(Ok(()), |until| refused(RefusedBy::Address, until));
+            return self.blocked(self.address(net), now).map_or(Ok(()), |until| refused(RefusedBy::Address, until));
         };
-        if let Some(until) = self.blocked(pair(net, credential), now) {
+        if let Some(until) = self.blocked(self.pair(net, credential), now) {
             return refused(RefusedBy::Credential, until);
         }
         if self.is_known(net, credential, now) {
             return Ok(());
         }
-        if let Some(until) = self.blocked(address(net), now) {
+        if let Some(until) = self.blocked(self.address(net), now) {
             return refused(RefusedBy::Address, until);
         }
         if let Some(until) = credential.is_key.then(|| self.stranger_waits(credential, now)).flatten() {
@@ -166,11 +161,11 @@ impl Breaker {
             return false;
         }
         let now = self.millis(now);
-        let mut blocks = self.count(address(net), limits.address_failures, limits, now);
+        let mut blocks = self.count(self.address(net), limits.address_failures, limits, now);
         if let Some(credential) = credential {
-            blocks |= self.count(pair(net, credential), limits.failures, limits, now);
+            blocks |= self.count(self.pair(net, credential), limits.failures, limits, now);
             if credential.is_key {
-                blocks |= self.count(everywhere(credential), limits.key_failures, limits, now);
+                blocks |= self.count(self.everywhere(credential), limits.key_failures, limits, now);
             }
         }
         blocks
@@ -194,7 +189,7 @@ impl Breaker {
     }
 
     fn place(&self, net: Net, credential: Credential) -> (&AtomicU64, u64) {
-        let hash = pair(net, credential);
+        let hash = self.pair(net, credential);
         let index = usize::try_from(hash % GOOD as u64).unwrap_or_default();
         (&self.good[index], hash & TAG_BITS)
     }
@@ -205,7 +200,7 @@ impl Breaker {
 
     /// While a key is being guessed from everywhere, those who never had it right wait for their turn.
     fn stranger_waits(&self, credential: Credential, now: u64) -> Option<u64> {
-        let id = everywhere(credential);
+        let id = self.everywhere(credential);
         let mut shard = self.shard(id);
         let count = shard.get_mut(&id).filter(|count| count.blocked_until > now)?;
         if count.next_try > now {
@@ -241,6 +236,22 @@ impl Breaker {
         self.counts[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn address(&self, net: Net) -> u64 {
+        self.hashed(&("address", net))
+    }
+
+    fn pair(&self, net: Net, credential: Credential) -> u64 {
+        self.hashed(&(net, credential))
+    }
+
+    fn everywhere(&self, credential: Credential) -> u64 {
+        self.hashed(&("everywhere", credential))
+    }
+
+    fn hashed(&self, value: &impl Hash) -> u64 {
+        self.hasher.hash_one(value)
+    }
+
     fn millis(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(self.made))
     }
@@ -255,18 +266,6 @@ fn noted_at(noted: u64) -> u64 {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn address(net: Net) -> u64 {
-    hashed(&("address", net))
-}
-
-fn pair(net: Net, credential: Credential) -> u64 {
-    hashed(&(net, credential))
-}
-
-fn everywhere(credential: Credential) -> u64 {
-    hashed(&("everywhere", credential))
 }
 
 /// What is over goes; and where that is little, a quarter of the rest: who failed least, and nobody who is blocked before others.

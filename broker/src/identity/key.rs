@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::identity::principal::tests::tenant;
-    use crate::identity::{Grant, Identity, Via};
+    use crate::identity::{Breaker, Grant, Identity, Via};
 
     #[test]
     fn a_right_secret_is_good_between_its_moments_and_its_use_is_noted() {
@@ -103,7 +103,7 @@ mod tests {
             not_before: Some(at(100)),
             expires: Some(at(200)),
             last_used: Arc::default(),
-            credential: Credential::key("k"),
+            credential: Breaker::default().key("k"),
         };
         let told = |secret, second| key.verify(secret, at(second)).err();
         assert_eq!(told("Secret", 150), Some(AuthError::Invalid));

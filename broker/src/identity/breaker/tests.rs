@@ -43,13 +43,13 @@ fn an_address_is_its_v4_or_its_v6_network() {
 #[tokio::test(start_paused = true)]
 async fn a_pair_is_refused_for_a_while_and_nobody_else_is() {
     let breaker = Breaker::default();
-    let key = Some(Credential::key("k"));
+    let key = Some(breaker.key("k"));
     assert!(!fail(&breaker, net(1), key, 2));
     assert_eq!(refused(&breaker, net(1), key), None);
     assert!(fail(&breaker, net(1), key, 1), "the third begins a block");
     assert_eq!(refused(&breaker, net(1), key), Some(RefusedBy::Credential));
     assert_eq!(refused(&breaker, net(2), key), None, "the owner of the key, elsewhere");
-    assert_eq!(refused(&breaker, net(1), Some(Credential::key("other"))), None);
+    assert_eq!(refused(&breaker, net(1), Some(breaker.key("other"))), None);
     advance(Duration::from_secs(61)).await;
     assert_eq!(refused(&breaker, net(1), key), None);
     assert!(!fail(&breaker, net(1), key, 2), "counting begins anew");
@@ -59,7 +59,7 @@ async fn a_pair_is_refused_for_a_while_and_nobody_else_is() {
 async fn failures_apart_by_more_than_the_window_never_meet() {
     let breaker = Breaker::default();
     for _ in 0..20 {
-        assert!(!fail(&breaker, net(1), Some(Credential::key("k")), 2));
+        assert!(!fail(&breaker, net(1), Some(breaker.key("k")), 2));
         advance(Duration::from_mins(1)).await;
     }
 }
@@ -67,7 +67,7 @@ async fn failures_apart_by_more_than_the_window_never_meet() {
 #[tokio::test(start_paused = true)]
 async fn an_address_that_is_blocked_still_serves_who_was_good_there() {
     let breaker = Breaker::default();
-    let (good, stranger) = (Credential::key("good"), Credential::key("stranger"));
+    let (good, stranger) = (breaker.key("good"), breaker.key("stranger"));
     breaker.succeeded(net(1), good, Instant::now());
     // Ids that nobody has: no pair is counted.
     assert!(fail(&breaker, net(1), None, 6));
@@ -87,7 +87,7 @@ async fn an_address_that_is_blocked_still_serves_who_was_good_there() {
 #[tokio::test(start_paused = true)]
 async fn a_key_guessed_from_everywhere_slows_strangers_alone() {
     let breaker = Breaker::default();
-    let key = Credential::key("k");
+    let key = breaker.key("k");
     breaker.succeeded(net(200), key, Instant::now());
     for address in 0..20 {
         fail(&breaker, net(address), Some(key), 1);
@@ -95,7 +95,7 @@ async fn a_key_guessed_from_everywhere_slows_strangers_alone() {
     assert_eq!(refused(&breaker, net(200), Some(key)), None, "its owner");
     assert_eq!(refused(&breaker, net(201), Some(key)), None, "one stranger a second");
     assert_eq!(refused(&breaker, net(202), Some(key)), Some(RefusedBy::Key));
-    assert_eq!(refused(&breaker, net(202), Some(Credential::key("other"))), None);
+    assert_eq!(refused(&breaker, net(202), Some(breaker.key("other"))), None);
     advance(Duration::from_millis(1001)).await;
     assert_eq!(refused(&breaker, net(202), Some(key)), None);
 }
@@ -103,7 +103,7 @@ async fn a_key_guessed_from_everywhere_slows_strangers_alone() {
 #[tokio::test(start_paused = true)]
 async fn memory_is_bounded_and_a_flood_frees_nobody_who_is_blocked() {
     let breaker = Breaker::default();
-    let key = Some(Credential::key("k"));
+    let key = Some(breaker.key("k"));
     fail(&breaker, net(1), key, 3);
     for network in 0..60_000_u64 {
         breaker.failed(Net(network << 20), None, &LIMITS, Instant::now());
@@ -118,7 +118,7 @@ async fn switched_off_it_counts_nothing() {
     let breaker = Breaker::default();
     let off = BreakerConfig { failures: 0, ..LIMITS };
     for _ in 0..100 {
-        breaker.failed(net(1), Some(Credential::key("k")), &off, Instant::now());
+        breaker.failed(net(1), Some(breaker.key("k")), &off, Instant::now());
     }
-    assert_eq!(refused(&breaker, net(1), Some(Credential::key("k"))), None);
+    assert_eq!(refused(&breaker, net(1), Some(breaker.key("k"))), None);
 }

@@ -107,21 +107,21 @@ impl Issuer {
         Ok(try_all(token, header, &keys, validation).unwrap_or(Err(TokenFault::Key)).map(|()| version)?)
     }
 
-    /// Who a verified token is, and until when. Unit: seconds since 1970.
+    /// Who a verified token is, and until when; `tenants` finds a tenant in force by its name. Unit: seconds since 1970.
     pub fn principal(
         &self,
         claims: &Claims,
-        tenants: &BTreeMap<TenantId, Arc<Tenant>>,
-    ) -> Result<(Principal, i64), TokenFault> {
+        tenants: &impl Fn(&str) -> Result<Arc<Tenant>, AuthError>,
+    ) -> Result<(Principal, i64), AuthError> {
         let config = &self.config;
         let tenant = match (&self.tenant, &config.tenant_claim) {
             (Some(tenant), _) => Arc::clone(tenant),
             (None, Some(claim)) => {
                 let named = claims.text(claim).ok_or(TokenFault::Tenant)?;
                 let named = Some(named).filter(|named| names(&config.tenants, named));
-                named.and_then(|named| tenants.get(named)).map(Arc::clone).ok_or(TokenFault::Tenant)?
+                tenants(named.ok_or(TokenFault::Tenant)?)?
             }
-            (None, None) => return Err(TokenFault::Tenant),
+            (None, None) => return Err(TokenFault::Tenant.into()),
         };
         let subject = match claims.get("sub") {
             None => "",
@@ -135,7 +135,7 @@ impl Issuer {
             identity: Identity::new(Via::Token, &format!("{}/{subject}", self.name)),
             scopes: self.scopes(claims)?,
             statements: self.statements.clone(),
-            settings: settings.collect::<Result<_, _>>()?,
+            settings: settings.collect::<Result<_, TokenFault>>()?,
         };
         Ok((grant.into(), expires))
     }

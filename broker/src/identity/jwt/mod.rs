@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use self::cache::{Cached, Tokens};
 use self::claims::Claims;
 use self::issuer::Issuer;
-use super::breaker::Credential;
+use super::breaker::{Breaker, Credential};
 use super::error::{AuthError, TokenFault};
 use super::principal::Principal;
 use crate::base::TenantId;
@@ -79,13 +79,22 @@ impl Issuers {
         !self.by_issuer.is_empty() && text.starts_with("eyJ") && text.bytes().filter(|b| *b == b'.').count() == 2
     }
 
-    /// Whose a token is that was verified before and is still good; else the token taken apart. Unit of `now`: seconds since 1970.
-    pub fn known_or_read<'a>(&self, token: &'a str, now: i64) -> Result<Result<Principal, Unverified<'a>>, TokenFault> {
+    /// Whose a token is that was verified before and is still good; else the token taken apart. `tenants` finds a tenant that is
+    /// in force by its name: a token of one that has changed since, or is suspended, is looked at again. Unit of `now`: seconds
+    /// since 1970.
+    pub fn known_or_read<'a>(
+        &self,
+        token: &'a str,
+        now: i64,
+        tenants: &impl Fn(&str) -> Result<Arc<Tenant>, AuthError>,
+    ) -> Result<Result<Principal, Unverified<'a>>, TokenFault> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenFault::TooLong);
         }
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = self.tokens.get(&hash, now) {
+        let is_in_force =
+            |known: &Principal| tenants(known.tenant.id.as_str()).is_ok_and(|now| Arc::ptr_eq(&now, &known.tenant));
+        if let Some(known) = self.tokens.get(&hash, now).filter(is_in_force) {
             return Ok(Ok(known));
         }
         let header = jsonwebtoken::decode_header(token).map_err(|error| header_fault(error.kind(), token))?;
@@ -101,7 +110,7 @@ impl Issuers {
     pub async fn verify(
         &self,
         token: Unverified<'_>,
-        tenants: &BTreeMap<TenantId, Arc<Tenant>>,
+        tenants: &(impl Fn(&str) -> Result<Arc<Tenant>, AuthError> + Sync),
     ) -> Result<Principal, AuthError> {
         let Unverified { token, hash, header, claims, issuer } = token;
         let version = issuer.verify(token, &header).await?;
@@ -113,8 +122,8 @@ impl Issuers {
 
 impl Unverified<'_> {
     /// What its failures are counted under. Its subject may be anything: it is not believed yet.
-    pub fn credential(&self) -> Credential {
-        Credential::token(self.issuer.name(), self.claims.text("sub").unwrap_or_default())
+    pub fn credential(&self, breaker: &Breaker) -> Credential {
+        breaker.token(self.issuer.name(), self.claims.text("sub").unwrap_or_default())
     }
 }
 

@@ -36,10 +36,18 @@ impl Gate {
         Self { issuers, tenants }
     }
 
+    fn tenant(&self, name: &str) -> Result<Arc<Tenant>, AuthError> {
+        Ok(self.tenants.get(name).map(Arc::clone).ok_or(TokenFault::Tenant)?)
+    }
+
+    fn known_or_read<'a>(&self, token: &'a str, now: i64) -> Result<Result<Principal, Unverified<'a>>, TokenFault> {
+        self.issuers.known_or_read(token, now, &|name: &str| self.tenant(name))
+    }
+
     async fn ask(&self, token: &str) -> Result<Principal, AuthError> {
-        match self.issuers.known_or_read(token, now())? {
+        match self.known_or_read(token, now())? {
             Ok(known) => Ok(known),
-            Err(unverified) => self.issuers.verify(unverified, &self.tenants).await,
+            Err(unverified) => self.issuers.verify(unverified, &|name: &str| self.tenant(name)).await,
         }
     }
 
@@ -78,12 +86,12 @@ async fn a_good_token_is_its_tenant_s_and_is_verified_once() {
         (&[Scope::SqlRead, Scope::Redis][..], "user_42")
     );
     assert!(who.settings["app.all"].contains("\"org\":{\"id\":\"acme\"}"));
-    let again = gate.issuers.known_or_read(&token, now()).expect("is known");
+    let again = gate.known_or_read(&token, now()).expect("is known");
     assert!(
         again.is_ok_and(|known| std::ptr::eq::<Grant>(&raw const *known, &raw const *who)),
         "no signature is looked at again"
     );
-    let late = gate.issuers.known_or_read(&token, now() + 631).expect("can be read");
+    let late = gate.known_or_read(&token, now() + 631).expect("can be read");
     assert!(late.is_err(), "past its end and the leeway it is known no more");
     assert_eq!(gate.fault(&signed(BEFORE, &claims())).await, None, "while secrets rotate both are good");
 }
@@ -187,7 +195,7 @@ async fn known_tokens_are_bounded_and_what_is_used_stays() {
         let (expires, issuer) = (now() + 600, Arc::clone(issuer));
         gate.issuers.tokens.put(hash, Cached { principal: first.clone(), expires, version: 0, issuer });
         if n % 500 == 0 {
-            let known = gate.issuers.known_or_read(&kept, now()).expect("can be read");
+            let known = gate.known_or_read(&kept, now()).expect("can be read");
             assert!(known.is_ok(), "after {n}");
         }
     }
