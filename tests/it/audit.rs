@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use hearth_broker::query::fingerprint::fingerprint;
 use hearth_tests::{Options, Stack, eventually};
@@ -196,11 +195,16 @@ async fn the_log_moves_and_ends_with_a_reload() {
     assert!(!moved.lines().is_empty());
     stack.edit(&log.config(), "[log]\naudit = \"off\"\n");
     assert_eq!(stack.reload().await.status, 200);
-    let before = log.lines().len();
+    let queries = |log: &Log| log.lines().iter().filter(|line| line["action"] == "query").count();
+    let before = queries(&log);
     stack.ok("SELECT 3").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(log.lines().len() <= before + 1, "the reload's own line at most");
-    stack.edit("audit = \"off\"", "audit = \"/nowhere/at/all/audit.log\"");
+    // Whatever was on its way is written before the next one.
+    stack.edit("[log]\naudit = \"off\"\n", &log.config());
+    assert_eq!(stack.reload().await.status, 200);
+    stack.ok("SELECT 4").await;
+    eventually("the next is written", async || queries(&log) > before).await;
+    assert_eq!(queries(&log), before + 1, "the third was told to nobody");
+    stack.edit(&log.config(), "[log]\naudit = \"/nowhere/at/all/audit.log\"\n");
     let told = stack.reload().await;
     assert_eq!((told.status, &told.body["faults"][0]["path"]), (400, &json!("log.audit")), "{}", told.text);
 }

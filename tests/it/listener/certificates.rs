@@ -1,13 +1,19 @@
 //! Certificates of the broker, which change, and of clients, which must be right.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hearth_broker::cli::dev::scratch::Scratch;
 use hearth_broker::tls::Leaf;
-use hearth_tests::{Authority, Bare, eventually};
+use hearth_tests::bare::read_answer;
+use hearth_tests::{Authority, Bare, Key, eventually};
 use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 use super::{ask, certificate, client, ground, known_client, serves, shake, tls};
 
@@ -116,4 +122,87 @@ async fn a_certificate_that_cannot_be_used_is_told_before_the_broker_starts() {
         assert!(said.contains(told) && said.contains("server."), "{told}: {said}");
     }
     assert_eq!(check(tls(&scratch, "")), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_of_its_tenant_alone_and_worth_nothing_replayed() {
+    let (scratch, authority) = ground();
+    let (clients, forged) = (Authority::new(scratch.path(), "clients"), Authority::new(scratch.path(), "forged"));
+    for name in ["orders", "stock", "nobody"] {
+        clients.sign(name, &format!("URI:spiffe://corp/{name}"), "clientAuth");
+    }
+    clients.sign("both", "URI:spiffe://corp/orders,URI:spiffe://corp/stock", "clientAuth");
+    forged.sign("forgery", "URI:spiffe://corp/orders", "clientAuth");
+    let ca = format!(", client_ca = \"{}\"", clients.root().display());
+    let bare = Bare::start(&scratch, "broker", &tls(&scratch, &ca)).await;
+    let stock = Key::new();
+    let of = |name: &str| format!("certificates = [{{ name = \"spiffe://corp/{name}\", scopes = [\"sql:read\"] }}]\n");
+    let other = format!("[tenants.stock]\nkeys = [{}]\n{}", stock.entry, of("stock"));
+    bare.edit("[tenants.acme]\n", &format!("{other}[tenants.acme]\n{}", of("orders")));
+    assert_eq!(bare.reload().await.status, 200);
+    let keyless = "GET /v1/whoami HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned();
+    let with = |key: &str| keyless.replace("\r\n\r\n", &format!("\r\nauthorization: Bearer {key}\r\n\r\n"));
+    let told = async |certificate: &str, request: &str| {
+        let mut stream = shake(&bare, &known_client(&authority, &scratch, certificate)).await.expect("is let in");
+        stream.write_all(request.as_bytes()).await.expect("is taken");
+        read_answer(&mut stream).await.expect("is answered")
+    };
+    let is = |answer: String, tenant: &str, via: &str| {
+        let right = [format!("\"tenant\":\"{tenant}\""), format!("\"via\":\"{via}\"")];
+        assert!(answer.starts_with("HTTP/1.1 200") && right.iter().all(|part| answer.contains(part)), "{answer}");
+    };
+    is(told("orders", &keyless).await, "acme", "certificate");
+    is(told("stock", &keyless).await, "stock", "certificate");
+    is(told("orders", &with(&bare.key)).await, "acme", "key");
+    is(told("nobody", &with(&stock.token)).await, "stock", "key");
+    // The certificate of one with the key of another, both ways; of nobody; of two.
+    for (certificate, request) in [
+        ("orders", with(&stock.token)),
+        ("stock", with(&bare.key)),
+        ("orders", with("hk_none.guess")),
+        ("nobody", keyless.clone()),
+        ("both", keyless.clone()),
+    ] {
+        let answer = told(certificate, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{certificate}: {answer}");
+    }
+    assert!(!serves(&bare, &known_client(&authority, &scratch, "forgery")).await, "the right name by another hand");
+
+    // All that a good client has sent, again: it was for another connection.
+    let (on_the_way, sent) = recorder(&bare).await;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let good = TlsConnector::from(known_client(&authority, &scratch, "orders"));
+    let mut stream =
+        good.connect(name, TcpStream::connect(on_the_way).await.expect("connects")).await.expect("is let in");
+    stream.write_all(keyless.as_bytes()).await.expect("is taken");
+    is(read_answer(&mut stream).await.expect("is answered"), "acme", "certificate");
+    drop(stream);
+    let sent = sent.await.expect("has ended");
+    assert!(sent.len() > 1_000, "{} bytes are no handshake with a certificate", sent.len());
+    let failed = async || bare.metric("hearth_tls_handshakes_total", &["result=\"failed\""]).await;
+    let before = failed().await;
+    let answered = bare.raw(&sent).await;
+    eventually("the handshake has failed", async || failed().await > before).await;
+    assert!(!answered.contains("acme") && !answered.contains("HTTP/1.1"), "{answered}");
+}
+
+/// Lets one connection through to the broker: where, and at its end all that the client has sent.
+async fn recorder(bare: &Bare) -> (SocketAddr, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let (address, broker) = (listener.local_addr().expect("is bound"), bare.address);
+    let record = async move {
+        let (client, _) = listener.accept().await.expect("connects");
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_broker, mut to_broker) =
+            TcpStream::connect(broker).await.expect("the broker listens").into_split();
+        let (mut all, mut some) = (Vec::new(), vec![0; 16 * 1024]);
+        let back = tokio::spawn(async move { tokio::io::copy(&mut from_broker, &mut to_client).await });
+        while let Ok(count @ 1..) = from_client.read(&mut some).await {
+            all.extend_from_slice(&some[..count]);
+            to_broker.write_all(&some[..count]).await.expect("is taken");
+        }
+        back.abort();
+        all
+    };
+    (address, tokio::spawn(record))
 }
