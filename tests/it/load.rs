@@ -19,11 +19,13 @@ async fn ten_thousand_requests_from_five_hundred_connections_need_eight_backends
             most.fetch_max(backends, Ordering::AcqRel);
         }
     };
+    // A client of its own is a connection of its own. All before the first connects: while one is being made no other of this
+    // task sends, and a connection that brings no headers for `header_timeout` is closed.
+    let clients: Vec<_> =
+        (0..CALLERS).map(|_| reqwest::Client::builder().no_proxy().build().expect("a client")).collect();
     let caller = |caller: usize| {
-        let stack = &stack;
+        let (stack, http) = (&stack, &clients[caller]);
         async move {
-            // A client of its own is a connection of its own.
-            let http = reqwest::Client::builder().no_proxy().build().expect("a client");
             for round in 0..EACH {
                 let id = (caller * EACH + round) % 1000 + 1;
                 let body = json!({"sql": "SELECT name FROM t WHERE id = $1", "params": [id]}).to_string();
