@@ -7,6 +7,7 @@ mod commands;
 mod many;
 mod rotation;
 mod rows;
+mod uses;
 
 use std::time::Duration;
 
