@@ -8,6 +8,7 @@ mod many;
 mod rotation;
 mod rows;
 mod tokens;
+mod uses;
 
 use std::time::Duration;
 

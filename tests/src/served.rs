@@ -44,7 +44,7 @@ impl Served {
         served
     }
 
-    /// Starts it again after [`Served::kill`], on the same ports.
+    /// Starts it again after [`Served::kill`] or [`Served::stop`], on the same ports.
     pub async fn restart(&mut self, ground: &Ground) {
         self.child = spawn(ground, &self.config, &self.log);
         self.ready().await;
@@ -53,6 +53,12 @@ impl Served {
     /// Ends it without a word.
     pub async fn kill(&mut self) {
         signal(self.pid(), "KILL");
+        timeout(PATIENCE, self.child.wait()).await.expect("ends in time").expect("is ours");
+    }
+
+    /// Ends it as an operator does, and waits for its end.
+    pub async fn stop(&mut self) {
+        signal(self.pid(), "TERM");
         timeout(PATIENCE, self.child.wait()).await.expect("ends in time").expect("is ours");
     }
 

@@ -4,6 +4,7 @@
 //! record and puts it in the place of the old one, for that tenant alone. What a tenant needs to be served (counters, a rate,
 //! metrics) is made with its first request: an idle one is a name, its keys and a pointer to a policy that others have too.
 
+mod uses;
 mod work;
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
+pub use self::uses::Unwritten;
+use self::uses::Uses;
 use self::work::{Work, bad_keys, policy_of, without};
 use super::Broker;
 use super::sharded::Sharded;
@@ -30,6 +33,8 @@ pub struct Directory {
     tenants: Sharded<TenantId, Arc<Record>>,
     keys: Sharded<KeyId, Arc<Record>>,
     troubles: Mutex<BTreeMap<TenantId, Trouble>>,
+    /// Uses of keys that are not in force any more. Nobody asks for it while a request is served.
+    left: Mutex<Vec<Unwritten>>,
 }
 
 /// One tenant in force.
@@ -39,6 +44,7 @@ pub struct Record {
     policy: Arc<TenantConfig>,
     /// Made with the first request.
     tenant: OnceLock<Arc<Tenant>>,
+    uses: Uses,
 }
 
 /// Why a stored tenant is not in force as it is stored.
@@ -62,34 +68,43 @@ impl Trouble {
 /// A stored key that was found, whose secret is not checked yet.
 pub struct StoredKeyFound {
     record: Arc<Record>,
+    /// Its place among the record's keys.
+    at: usize,
     /// SHA-256 of its secret.
     pub sha256: [u8; 32],
 }
 
 impl StoredKeyFound {
-    /// Whose it is, ready to be served, and until when it is good. For one whose secret was right: the tenant is in use from here
-    /// on.
-    pub fn resolve(&self, id: &str, broker: &Broker) -> Option<(Principal, Option<Timestamp>)> {
-        let key = self.record.row.key(id)?;
+    /// Whose it is, ready to be served. For one whose secret was right: the tenant is in use from here on, and the key was used
+    /// now. Errors: its tenant is suspended; it is too early or too late.
+    pub fn resolve(&self, now: Timestamp, broker: &Broker) -> Result<Principal, AuthError> {
+        let row = &self.record.row;
+        let key = &row.keys[self.at];
+        if row.suspended {
+            return Err(AuthError::Suspended);
+        }
+        if key.not_before.is_some_and(|from| now < from) {
+            return Err(AuthError::NotYet);
+        }
+        if key.expires.is_some_and(|until| now >= until) {
+            return Err(AuthError::Expired);
+        }
+        self.record.uses.note(row.keys.len(), self.at, now);
         let grant = Grant {
             tenant: Arc::clone(self.record.tenant(broker)),
-            identity: Identity::new(Via::Key, id),
+            identity: Identity::new(Via::Key, key.id.as_str()),
             scopes: key.scopes.to_vec(),
             statements: key.statements.clone(),
             settings: BTreeMap::new(),
         };
-        Some((grant.into(), key.expires))
-    }
-
-    /// True while its tenant is suspended.
-    pub fn is_suspended(&self) -> bool {
-        self.record.row.suspended
+        Ok(grant.into())
     }
 }
 
 impl Record {
     fn new(row: Arc<StoredTenant>, policy: Arc<TenantConfig>, before: Option<&Self>, broker: &Broker) -> Arc<Self> {
-        let record = Self { row, policy, tenant: OnceLock::new() };
+        let uses = before.map_or_else(Uses::default, |before| before.uses.over(&before.row.keys, &row.keys));
+        let record = Self { row, policy, tenant: OnceLock::new(), uses };
         // What is in flight and used up stays counted. A first request at this very moment may be counted apart, once.
         if let Some(old) = before.and_then(|before| before.tenant.get()) {
             let made = record.made(broker, Some(old));
@@ -112,21 +127,27 @@ impl Record {
 impl Default for Directory {
     /// Nothing stored, and hardly any memory.
     fn default() -> Self {
-        Self { tenants: Sharded::new(1), keys: Sharded::new(1), troubles: Mutex::default() }
+        Self::of(1)
     }
 }
 
 impl Directory {
     /// An empty one with room for many.
     pub fn roomy() -> Self {
-        Self { tenants: Sharded::new(SHARDS), keys: Sharded::new(SHARDS), troubles: Mutex::default() }
+        Self::of(SHARDS)
+    }
+
+    fn of(shards: usize) -> Self {
+        let (tenants, keys) = (Sharded::new(shards), Sharded::new(shards));
+        Self { tenants, keys, troubles: Mutex::default(), left: Mutex::default() }
     }
 
     /// A key by its public half.
     pub fn key(&self, id: &str) -> Option<StoredKeyFound> {
         let record = self.keys.get(id)?;
-        let sha256 = record.row.key(id)?.sha256;
-        Some(StoredKeyFound { record, sha256 })
+        let at = record.row.keys.iter().position(|key| key.id.as_str() == id)?;
+        let sha256 = record.row.keys[at].sha256;
+        Some(StoredKeyFound { record, at, sha256 })
     }
 
     /// True if a tenant in force may use a database or a cache; without one, if there is the tenant.
@@ -201,6 +222,8 @@ impl Directory {
             next.take(trouble.latest, None, &mut work);
         }
         work.finish(&next);
+        // Here too they stay: the next broker may come to nothing, and what is written twice is the same.
+        next.leave(self.left().iter().cloned());
         next
     }
 

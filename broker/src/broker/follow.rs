@@ -1,11 +1,14 @@
 //! Following the control database: all tenants at the start, then each change within a second, for as long as the broker lives.
-//! While the database is away the broker goes on with what it knows.
+//! While the database is away the broker goes on with what it knows. Over the same session it tells which keys were used (`uses`).
+
+mod uses;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
+use self::uses::Diary;
 use super::{Broker, Live};
 use crate::base::chain;
 use crate::control::{Control, ControlError, Memory, Reader, Snapshot};
@@ -17,6 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(500);
 /// So many changes are taken over on the spot; more would hold up what else runs on this thread.
 const FEW: usize = 64;
+/// How long the end of the broker waits for the last uses to be written: a database that has gone silent is not waited for.
+const LAST: Duration = Duration::from_secs(2);
 
 /// How following one control database ended.
 enum Ended {
@@ -40,7 +45,17 @@ impl Live {
                 Err(error) => self.lost(&error, &memory),
             }
         }
-        tokio::spawn(self.clone().follow(memory, reader.zip(control)));
+        let live = self.clone();
+        self.0.closing.spawn(async move {
+            let patience = async {
+                live.0.ending.cancelled().await;
+                sleep(LAST).await;
+            };
+            tokio::select! {
+                () = live.clone().follow(memory, reader.zip(control)) => {}
+                () = patience => {}
+            }
+        });
         Ok(())
     }
 
@@ -64,7 +79,7 @@ impl Live {
     }
 
     async fn follow(self, mut memory: Memory, mut begun: Option<(Reader, Arc<Control>)>) {
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut diary) = (Backoff::new(), Diary::new());
         loop {
             let Some(control) = self.now().control.clone() else {
                 self.now().metrics.control.gone();
@@ -75,7 +90,7 @@ impl Live {
                 return;
             };
             let reader = begun.take().filter(|(_, of)| Arc::ptr_eq(of, &control)).map(|(reader, _)| reader);
-            match self.follow_one(&control, reader, &mut memory, &mut backoff).await {
+            match self.follow_one(&control, reader, &mut memory, &mut backoff, &mut diary).await {
                 Ok(Ended::Closed) => return,
                 // Another database, another numbering: all is read. What is in force stays so until then.
                 Ok(Ended::Replaced) => memory = Memory::default(),
@@ -95,6 +110,7 @@ impl Live {
         reader: Option<Reader>,
         memory: &mut Memory,
         backoff: &mut Backoff,
+        diary: &mut Diary,
     ) -> Result<Ended, ControlError> {
         let mut reader = match reader {
             Some(reader) => reader,
@@ -105,12 +121,18 @@ impl Live {
             tokio::select! {
                 () = reader.told() => {}
                 () = sleep(control.config.poll_interval) => {}
-                () = self.0.ending.cancelled() => return Ok(Ended::Closed),
+                () = sleep_until(diary.due()) => {}
+                () = self.0.ending.cancelled() => {
+                    self.write_last_uses(&mut reader, diary).await;
+                    return Ok(Ended::Closed);
+                }
             }
             if !self.now().control.as_ref().is_some_and(|now| Arc::ptr_eq(now, control)) {
                 return Ok(Ended::Replaced);
             }
+            // First: a key that was revoked must not wait for what others have used.
             self.look(&mut reader, memory).await?;
+            self.write_uses(&mut reader, diary).await?;
         }
     }
 

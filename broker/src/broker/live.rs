@@ -16,7 +16,7 @@ use crate::observe::{Audit, Event};
 
 /// Between two looks whether the requests of a replaced broker are done.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long pools on their way out may take to close when the broker ends.
+/// How long pools on their way out, and the last word to the control database, may take when the broker ends.
 const END: Duration = Duration::from_secs(6);
 
 /// Changes told of one reload in the audit log.
@@ -35,8 +35,9 @@ pub(super) struct Inner {
     started: Started,
     /// One reload at a time. It holds the replaced brokers that requests may still have.
     pub(super) turn: Turn<Vec<Weak<Broker>>>,
-    /// Waits for the last request of replaced pools, and closes them.
-    closing: TaskTracker,
+    /// What is waited for at the end: replaced pools, which close after their last request, and the last word to the control
+    /// database.
+    pub(super) closing: TaskTracker,
     /// The broker ends: nobody is waited for any more.
     pub(super) ending: CancellationToken,
     /// The number of the control database's last change in force.

@@ -33,7 +33,7 @@ use crate::query::{Habits, Readings};
 use crate::tenant::{Fleet, Tenant};
 use crate::tls::ServerTls;
 
-pub use directory::{Directory, StoredKeyFound, Trouble};
+pub use directory::{Directory, StoredKeyFound, Trouble, Unwritten};
 pub use live::{Live, ReloadError, Reloaded};
 
 /// Everything that handlers hold.

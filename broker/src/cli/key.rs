@@ -21,10 +21,15 @@ pub enum KeyCommand {
     /// in the control database, where every broker has it within a second.
     #[command(
         after_help = "Examples:\n  hearth key create --scopes sql:read --expires-in 90d\n  hearth key create acme --scopes sql:read,sql:write\n  \
-        hearth key create acme --statements get_user,add_user --json\n  hearth key create --admin"
+        hearth key create acme --statements get_user,add_user --json\n  \
+        hearth key create acme --not-before 2027-01-01T00:00:00Z\n  hearth key create --admin\n\n\
+        To rotate a key of the configuration file: add the new one beside the old one, reload, and give it out. When the old one's\n\
+        `last_used` in `GET /admin/v1/keys` stands still on every broker, take it out and reload. A key of the control database is\n\
+        rotated by `hearth key rotate`; `hearth key list` shows when each was last used."
     )]
     Create(CreateArgs),
-    /// List the keys of a tenant of the control database, the newest first. Secrets are kept nowhere.
+    /// List the keys of a tenant of the control database, the newest first, with when each was last used: brokers write that once a
+    /// minute, and when they end. Secrets are kept nowhere.
     List {
         /// The tenant's name.
         tenant: String,
@@ -68,9 +73,12 @@ pub struct CreateArgs {
     /// The only named statements that the key may run. Default: all, and any SQL.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     statements: Option<Vec<String>>,
-    /// How long the key is valid, for example 90d. Default: for ever.
+    /// How long the key is valid, counted from now, for example 90d. Default: for ever.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
+    /// The moment before which the key is refused, for example 2027-01-01T00:00:00Z. Default: good at once.
+    #[arg(long, value_name = "RFC 3339", value_parser = moment)]
+    not_before: Option<Timestamp>,
     /// Make a key for the admin interface in place of a tenant's.
     #[arg(long)]
     admin: bool,
@@ -80,6 +88,10 @@ pub struct CreateArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a moment such as 2027-01-01T00:00:00Z"))
 }
 
 /// Runs `hearth key …`.
@@ -124,8 +136,8 @@ fn public_half(key: &str) -> &str {
 
 fn create(tenant: &str, args: &CreateArgs) -> Result<(), Box<dyn Error>> {
     let place = args.control.place()?;
-    let wish =
-        KeyWish { scopes: args.scopes.clone(), statements: args.statements.clone(), expires_in: args.expires_in };
+    let (scopes, statements) = (args.scopes.clone(), args.statements.clone());
+    let wish = KeyWish { scopes, statements, not_before: args.not_before, expires_in: args.expires_in };
     let made = with_store(&place, async |store| Ok(store.create_key(tenant, &wish, &place.known).await?.stored))?;
     hand_out(tenant, &made, &args.control)
 }
@@ -158,10 +170,11 @@ fn hand_out(tenant: &str, made: &MadeKey, control: &ControlArgs) -> Result<(), B
         }
         return print(&format!("{told}\n"));
     }
+    let from = made.row.not_before.map(|from| format!(" from {from} on")).unwrap_or_default();
     let expires = made.row.expires.map_or_else(|| "never expires".to_owned(), |end| format!("expires {end}"));
     let old = made.old.as_ref().and_then(|old| Some(format!("\n{} goes on until {}.\n", old.id, old.expires?)));
     print(&format!(
-        "The key of {tenant}, shown only now:\n\n  {}\n\nIt may {} and {expires}.\n{}",
+        "The key of {tenant}, shown only now:\n\n  {}\n\nIt may {}{from} and {expires}.\n{}",
         made.new.token(),
         made.row.scopes.join(", "),
         old.unwrap_or_default()
@@ -184,20 +197,25 @@ fn for_the_file(args: &CreateArgs) -> Result<(), Box<dyn Error>> {
         None => None,
         Some(life) => Some(Timestamp::now().checked_add(i64::try_from(life.as_millis())?.milliseconds())?),
     };
+    let not_before = args.not_before;
+    if not_before.zip(expires).is_some_and(|(from, until)| from >= until) {
+        return Err("--not-before must be before the key expires: it would never be good".into());
+    }
     if args.control.json {
         let told = json!({"key": key.token(), "id": key.id, "sha256": key.sha256, "scopes": args.scopes,
-            "statements": args.statements, "expires": expires});
+            "statements": args.statements, "not_before": not_before, "expires": expires});
         return print(&format!("{told}\n"));
     }
     let statements = args.statements.as_ref().map(|names| format!(", statements = [{}]", quoted(names)));
     print(&format!(
         "The key, shown only now:\n\n  {}\n\nAdd its hash to the tenant's keys in the configuration:\n\n  \
-         {{ id = \"{}\", sha256 = \"{}\", scopes = [{}]{}{} }}\n",
+         {{ id = \"{}\", sha256 = \"{}\", scopes = [{}]{}{}{} }}\n",
         key.token(),
         key.id,
         key.sha256,
         quoted(&args.scopes),
         statements.unwrap_or_default(),
+        not_before.map(|from| format!(", not_before = \"{from}\"")).unwrap_or_default(),
         expires.map(|end| format!(", expires = \"{end}\"")).unwrap_or_default()
     ))
 }

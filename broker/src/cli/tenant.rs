@@ -279,13 +279,15 @@ pub fn key_table(keys: &[StoredKeyRow]) -> String {
             key.state.to_owned(),
             key.scopes.join(","),
             key.statements.as_ref().map_or_else(|| "any".to_owned(), |names| names.join(",")),
+            key.not_before.map_or_else(|| "at once".to_owned(), |from| from.to_string()),
             key.expires.map_or_else(|| "never".to_owned(), |end| end.to_string()),
+            key.last_used.map_or_else(|| "never".to_owned(), |at| at.to_string()),
             key.created_at.to_string(),
             key.replaces.clone().unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    table(["KEY", "STATE", "SCOPES", "STATEMENTS", "EXPIRES", "MADE", "REPLACES"], &rows)
+    table(["KEY", "STATE", "SCOPES", "STATEMENTS", "GOOD FROM", "EXPIRES", "LAST USED", "MADE", "REPLACES"], &rows)
 }
 
 #[cfg(test)]

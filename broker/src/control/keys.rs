@@ -22,12 +22,16 @@ pub struct StoredKeyRow {
     pub scopes: Vec<String>,
     /// The only named statements it may run.
     pub statements: Option<Vec<String>>,
-    /// `active`, `expired` or `revoked`.
+    /// `active`, `pending` (before its time), `expired` or `revoked`.
     pub state: &'static str,
     /// When it was made.
     pub created_at: Timestamp,
+    /// From which on it is good.
+    pub not_before: Option<Timestamp>,
     /// After which it is refused.
     pub expires: Option<Timestamp>,
+    /// When it was last good, as far as brokers have written it. To the second.
+    pub last_used: Option<Timestamp>,
     /// Since when it is refused.
     pub revoked_at: Option<Timestamp>,
     /// The key that it was made in place of.
@@ -41,7 +45,9 @@ pub struct KeyWish {
     pub scopes: Vec<String>,
     /// The only named statements it may run.
     pub statements: Option<Vec<String>>,
-    /// How long it is valid; `None`: for ever.
+    /// From which on it is good; `None`: at once.
+    pub not_before: Option<Timestamp>,
+    /// How long it is valid, counted from now; `None`: for ever.
     pub expires_in: Option<Duration>,
 }
 
@@ -56,10 +62,11 @@ pub struct MadeKey {
     pub old: Option<StoredKeyRow>,
 }
 
-const KEY: &str = "SELECT id, scopes, statements, created_at, expires, revoked_at, replaces, now() FROM hearth.keys";
+const KEY: &str = "SELECT k.id, k.scopes, k.statements, k.created_at, k.expires, k.revoked_at, k.replaces, now(), k.not_before, \
+     u.last_used FROM hearth.keys k LEFT JOIN hearth.key_uses u ON u.id = k.id";
 
 pub(super) async fn of(client: &impl GenericClient, tenant: &str) -> Result<Vec<StoredKeyRow>, ControlError> {
-    let sql = format!("{KEY} WHERE tenant = $1 ORDER BY created_at DESC, id");
+    let sql = format!("{KEY} WHERE k.tenant = $1 ORDER BY k.created_at DESC, k.id");
     client.query(&sql, &[&tenant]).await?.iter().map(key).collect()
 }
 
@@ -76,8 +83,8 @@ impl Store {
             drop(transaction);
             return Err(self.unknown(tenant).await);
         };
-        check(wish, policy.as_ref(), known)?;
         let expires = wish.expires_in.map(ends).transpose()?;
+        check(wish, expires, policy.as_ref(), known)?;
         let new = NewKey::random();
         let row = insert(&transaction, tenant, &new, wish, expires, None).await?;
         let seq = seq(&transaction).await?;
@@ -110,8 +117,9 @@ impl Store {
                 "the key `{id}` has been rotated already: rotate `{next}`, or revoke `{next}` if its secret was lost"
             )));
         }
-        let wish = KeyWish { scopes: old.scopes.clone(), statements: old.statements.clone(), expires_in: None };
-        let life = old.expires.map(|end| end.duration_since(old.created_at));
+        let wish = KeyWish { scopes: old.scopes.clone(), statements: old.statements.clone(), ..KeyWish::default() };
+        let begun = old.not_before.map_or(old.created_at, |from| from.max(old.created_at));
+        let life = old.expires.map(|end| end.duration_since(begun));
         let expires = match expires_in {
             Some(wanted) => Some(ends(wanted)?),
             None => life.map(|life| Timestamp::now().checked_add(life).map_err(|_| too_long())).transpose()?,
@@ -121,7 +129,7 @@ impl Store {
         let end = ends(overlap)?;
         let sql = "UPDATE hearth.keys SET expires = least(expires, $2) WHERE id = $1";
         transaction.execute(sql, &[&id, &end]).await?;
-        let old = key(&transaction.query_one(&format!("{KEY} WHERE id = $1"), &[&id]).await?)?;
+        let old = key(&transaction.query_one(&format!("{KEY} WHERE k.id = $1"), &[&id]).await?)?;
         let seq = seq(&transaction).await?;
         transaction.commit().await?;
         Ok(Written { seq, stored: MadeKey { new, row, old: Some(old) } })
@@ -132,7 +140,7 @@ impl Store {
         let transaction = begin(&mut self.client).await?;
         let sql = "UPDATE hearth.keys SET revoked_at = now() WHERE id = $1 AND tenant = $2 AND revoked_at IS NULL";
         transaction.execute(sql, &[&id, &tenant]).await?;
-        let row = transaction.query_opt(&format!("{KEY} WHERE id = $1 AND tenant = $2"), &[&id, &tenant]).await?;
+        let row = transaction.query_opt(&format!("{KEY} WHERE k.id = $1 AND k.tenant = $2"), &[&id, &tenant]).await?;
         let Some(row) = row else {
             let all = of(&transaction, tenant).await?;
             drop(transaction);
@@ -170,11 +178,19 @@ async fn policy_of(transaction: &Transaction<'_>, tenant: &str) -> Result<Option
     Ok(Some(read_policy(row.try_get(0)?).ok()))
 }
 
-fn check(wish: &KeyWish, policy: Option<&TenantConfig>, known: &Known) -> Result<(), ControlError> {
+fn check(
+    wish: &KeyWish,
+    expires: Option<Timestamp>,
+    policy: Option<&TenantConfig>,
+    known: &Known,
+) -> Result<(), ControlError> {
     let mut faults = Vec::new();
     let scopes = scopes_of(&wish.scopes, &mut faults);
     if wish.scopes.is_empty() {
         faults.push(Fault::new("scopes", "must name at least one of sql:read, sql:write, redis"));
+    }
+    if wish.not_before.zip(expires).is_some_and(|(from, until)| from >= until) {
+        faults.push(Fault::new("not_before", "must be before the key expires: the key would never be good"));
     }
     if let (Some(names), Some(policy)) = (&wish.statements, policy) {
         faults.extend(statement_faults(names, &scopes, policy, known));
@@ -219,12 +235,12 @@ async fn insert(
     replaces: Option<&str>,
 ) -> Result<StoredKeyRow, ControlError> {
     let sha256 = sha256_from_hex(&new.sha256).expect("is made as hexadecimal digits");
-    let sql = "INSERT INTO hearth.keys (id, tenant, sha256, scopes, statements, expires, replaces) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7)";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-        [&new.id, &tenant, &sha256.as_slice(), &wish.scopes, &wish.statements, &expires, &replaces];
+    let sql = "INSERT INTO hearth.keys (id, tenant, sha256, scopes, statements, not_before, expires, replaces) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+        [&new.id, &tenant, &sha256.as_slice(), &wish.scopes, &wish.statements, &wish.not_before, &expires, &replaces];
     transaction.execute(sql, &values).await?;
-    key(&transaction.query_one(&format!("{KEY} WHERE id = $1"), &[&new.id]).await?)
+    key(&transaction.query_one(&format!("{KEY} WHERE k.id = $1"), &[&new.id]).await?)
 }
 
 fn ends(after: Duration) -> Result<Timestamp, ControlError> {
@@ -239,19 +255,51 @@ fn too_long() -> ControlError {
 fn key(row: &Row) -> Result<StoredKeyRow, ControlError> {
     let (expires, revoked_at, now): (Option<Timestamp>, Option<Timestamp>, Timestamp) =
         (row.try_get(4)?, row.try_get(5)?, row.try_get(7)?);
-    let state = match (revoked_at, expires) {
-        (Some(_), _) => "revoked",
-        (None, Some(end)) if end <= now => "expired",
-        _ => "active",
-    };
+    let not_before = row.try_get(8)?;
     Ok(StoredKeyRow {
         id: row.try_get(0)?,
         scopes: row.try_get(1)?,
         statements: row.try_get(2)?,
-        state,
+        state: state(revoked_at.is_some(), not_before, expires, now),
         created_at: row.try_get(3)?,
+        not_before,
         expires,
+        last_used: row.try_get(9)?,
         revoked_at,
         replaces: row.try_get(6)?,
     })
+}
+
+/// Before its time and after its end at once, it will never be good.
+fn state(revoked: bool, from: Option<Timestamp>, until: Option<Timestamp>, now: Timestamp) -> &'static str {
+    match (from, until) {
+        _ if revoked => "revoked",
+        (_, Some(end)) if end <= now => "expired",
+        (Some(from), _) if now < from => "pending",
+        _ => "active",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_active_between_its_moments() {
+        let at = |second| Timestamp::from_second(second).expect("a moment");
+        let told = |revoked, now| state(revoked, Some(at(100)), Some(at(200)), at(now));
+        assert_eq!([99, 100, 199, 200].map(|now| told(false, now)), ["pending", "active", "active", "expired"]);
+        assert_eq!([99, 150, 200].map(|now| told(true, now)), ["revoked"; 3]);
+        assert_eq!(state(false, None, None, at(0)), "active");
+        assert_eq!(state(false, Some(at(300)), Some(at(200)), at(250)), "expired", "it will never be good");
+    }
+
+    #[test]
+    fn a_key_that_would_never_be_good_is_refused() {
+        let at = |second| Some(Timestamp::from_second(second).expect("a moment"));
+        let wish = |not_before| KeyWish { scopes: vec!["redis".to_owned()], not_before, ..KeyWish::default() };
+        let refused = |from, until| check(&wish(from), until, None, &Known::default()).is_err();
+        assert!(refused(at(200), at(200)));
+        assert!(!refused(at(199), at(200)) && !refused(at(300), None) && !refused(None, at(200)));
+    }
 }

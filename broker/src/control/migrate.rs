@@ -28,8 +28,10 @@ impl Migration {
 }
 
 /// Every step, in order.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "tenants", sql: include_str!("migrations/0001_tenants.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "tenants", sql: include_str!("migrations/0001_tenants.sql") },
+    Migration { version: 2, name: "uses", sql: include_str!("migrations/0002_uses.sql") },
+];
 
 /// Brokers and people who migrate at the same time wait for each other here. Any number that nothing else uses: "hearth", 1.
 const LOCK: i64 = 0x6865_6172_7468_0001;

@@ -14,7 +14,7 @@ use crate::base::{KeyId, TenantId};
 use crate::config::Fault;
 
 /// A look takes a millisecond. One that takes so long is a network that has gone silent.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 /// A hundred thousand tenants take less than a second.
 const LOAD: Duration = Duration::from_mins(1);
 
@@ -66,7 +66,7 @@ impl Memory {
 
 /// Reads from the control database.
 pub struct Reader {
-    session: Session,
+    pub(super) session: Session,
 }
 
 const REVISION: &str = "SELECT epoch::text, seq FROM hearth.revision";
@@ -79,13 +79,13 @@ const MANY: usize = 10_000;
 const ALL: [&str; 2] = [
     "SELECT t.name, true, t.suspended_at IS NOT NULL, p.body::text \
      FROM hearth.tenants t LEFT JOIN hearth.policies p ON p.tenant = t.name WHERE $1::text[] IS NULL ORDER BY t.name",
-    "SELECT tenant, id, sha256, scopes, statements, expires FROM hearth.keys \
+    "SELECT tenant, id, sha256, scopes, statements, expires, not_before FROM hearth.keys \
      WHERE revoked_at IS NULL AND $1::text[] IS NULL ORDER BY tenant, id",
 ];
 const NAMED: [&str; 2] = [
     "SELECT n.name, t.name IS NOT NULL, t.suspended_at IS NOT NULL, p.body::text FROM unnest($1) AS n(name) \
      LEFT JOIN hearth.tenants t ON t.name = n.name LEFT JOIN hearth.policies p ON p.tenant = n.name ORDER BY n.name COLLATE \"C\"",
-    "SELECT tenant, id, sha256, scopes, statements, expires FROM hearth.keys \
+    "SELECT tenant, id, sha256, scopes, statements, expires, not_before FROM hearth.keys \
      WHERE revoked_at IS NULL AND tenant = ANY($1) ORDER BY tenant, id",
 ];
 

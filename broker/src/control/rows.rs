@@ -39,6 +39,8 @@ pub struct StoredKey {
     pub scopes: Arc<[Scope]>,
     /// The only named statements it may run.
     pub statements: Option<Arc<[String]>>,
+    /// From which on it is good.
+    pub not_before: Option<Timestamp>,
     /// After which it is refused.
     pub expires: Option<Timestamp>,
 }
@@ -106,7 +108,7 @@ impl Kept {
         Ok(grant)
     }
 
-    /// A key of a row: sha256, scopes, statements, expires, from column `at` on. Errors: with its path.
+    /// A key of a row: sha256, scopes, statements, expires, `not_before`, from column `at` on. Errors: with its path.
     pub(super) fn key(&mut self, id: &str, row: &Row, at: usize) -> Result<StoredKey, Fault> {
         let fault = |what: &str, message: String| Fault::new(format!("keys[{id}].{what}"), message);
         let column = |what: &str, error: &tokio_postgres::Error| fault(what, crate::base::chain(error));
@@ -114,9 +116,10 @@ impl Kept {
         let scopes: Vec<String> = row.try_get(at + 1).map_err(|error| column("scopes", &error))?;
         let statements = row.try_get(at + 2).map_err(|error| column("statements", &error))?;
         let expires = row.try_get(at + 3).map_err(|error| column("expires", &error))?;
+        let not_before = row.try_get(at + 4).map_err(|error| column("not_before", &error))?;
         let sha256 = sha256.try_into().map_err(|_| fault("sha256", "must be 32 bytes".to_owned()))?;
         let (scopes, statements) = self.grant(scopes, statements).map_err(|message| fault("scopes", message))?;
-        Ok(StoredKey { id: KeyId::new(id), sha256, scopes, statements, expires })
+        Ok(StoredKey { id: KeyId::new(id), sha256, scopes, statements, not_before, expires })
     }
 }
 

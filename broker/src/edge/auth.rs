@@ -101,13 +101,7 @@ fn stored(broker: &Broker, id: &str, secret: &str, net: Net, now: Instant) -> Re
     broker.breaker.admit(net, credential, now).map_err(refused)?;
     let is_right = secret_is(secret, found.as_ref().map_or(&NOBODY, |found| &found.sha256));
     let found = found.filter(|_| is_right).ok_or(refused(AuthError::Invalid))?;
-    if found.is_suspended() {
-        return Err(refused(AuthError::Suspended));
-    }
-    let (principal, expires) = found.resolve(id, broker).ok_or(refused(AuthError::Invalid))?;
-    if expires.is_some_and(|until| Timestamp::now() >= until) {
-        return Err(refused(AuthError::Expired));
-    }
+    let principal = found.resolve(Timestamp::now(), broker).map_err(refused)?;
     broker.breaker.succeeded(net, broker.breaker.key(id), now);
     Ok(principal)
 }

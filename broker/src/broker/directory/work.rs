@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Broker, Directory, Record};
+use super::{Broker, Directory, Record, Unwritten};
 use crate::base::{KeyId, TenantId};
 use crate::config::{Fault, TenantConfig, policy_faults, statement_faults};
 use crate::control::StoredTenant;
@@ -20,6 +20,8 @@ pub(super) struct Work<'b> {
     /// Keys that their tenants have no more. Another tenant may have them now.
     gone_keys: Vec<KeyId>,
     keys: Vec<(KeyId, Arc<Record>)>,
+    /// The last uses of keys that are gone: whoever revokes one may want to know.
+    left: Vec<Unwritten>,
     /// Policies that were checked already: most tenants have one of a few. Each is held, so that its address stays its own.
     checked: HashMap<*const TenantConfig, (Arc<TenantConfig>, Vec<Fault>)>,
     told: usize,
@@ -27,15 +29,16 @@ pub(super) struct Work<'b> {
 
 impl<'b> Work<'b> {
     pub fn new(broker: &'b Broker) -> Self {
-        Self { broker, tenants: Vec::new(), gone_keys: Vec::new(), keys: Vec::new(), checked: HashMap::new(), told: 0 }
+        let (tenants, gone_keys, keys) = (Vec::new(), Vec::new(), Vec::new());
+        Self { broker, tenants, gone_keys, keys, left: Vec::new(), checked: HashMap::new(), told: 0 }
     }
 
     /// Another record in the place of an old one. Keys that the new one has not are taken away.
     pub fn replace(&mut self, name: &TenantId, old: Option<&Record>, new: Option<Arc<Record>>) {
-        for key in old.iter().flat_map(|old| &old.row.keys) {
-            if new.as_ref().is_none_or(|new| new.row.key(key.id.as_str()).is_none()) {
-                self.gone_keys.push(key.id.clone());
-            }
+        let is_gone = |id: &KeyId| new.as_ref().is_none_or(|new| new.row.key(id.as_str()).is_none());
+        if let Some(old) = old {
+            self.gone_keys.extend(old.row.keys.iter().map(|key| &key.id).filter(|id| is_gone(id)).cloned());
+            self.left.extend(old.uses.unwritten(&old.row.keys).filter(|unwritten| is_gone(&unwritten.id)));
         }
         if let Some(new) = &new {
             self.keys.extend(new.row.keys.iter().map(|key| (key.id.clone(), Arc::clone(new))));
@@ -65,6 +68,7 @@ impl<'b> Work<'b> {
     pub fn finish(self, directory: &Directory) {
         directory.tenants.apply(self.tenants);
         let gone = self.gone_keys.into_iter().map(|id| (id, None));
+        directory.leave(self.left);
         directory.keys.apply(gone.chain(self.keys.into_iter().map(|(id, record)| (id, Some(record)))));
     }
 }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,6 +28,8 @@ struct NewKeyBody {
     scopes: Vec<String>,
     #[serde(default)]
     statements: Option<Vec<String>>,
+    #[serde(default)]
+    not_before: Option<Timestamp>,
     #[serde(default, deserialize_with = "duration::deserialize_some")]
     expires_in: Option<Duration>,
 }
@@ -44,7 +47,8 @@ struct RotateBody {
     expires_in: Option<Duration>,
 }
 
-/// Every key of a tenant, those that are revoked too; without their secrets, which nobody has.
+/// Every key of a tenant, those that are revoked too; without their secrets, which nobody has. When
+/// they were last used is what brokers have written: it may be a minute old.
 pub async fn list(State(live): State<Live>, Extension(id): Extension<RequestId>, path: RawPathParams) -> Response {
     let [tenant] = names(&path);
     let listed = async {
@@ -76,8 +80,8 @@ pub async fn create(
 ) -> Response {
     let [tenant] = names(&path);
     let created = async {
-        let NewKeyBody { scopes, statements, expires_in } = json_body(&headers, body).await?;
-        let wish = KeyWish { scopes, statements, expires_in };
+        let NewKeyBody { scopes, statements, not_before, expires_in } = json_body(&headers, body).await?;
+        let wish = KeyWish { scopes, statements, not_before, expires_in };
         let broker = live.now();
         let made = writes(&broker, async |store| store.create_key(&tenant, &wish, &broker.known).await).await?;
         Ok(handed_out(&live, &made).await)
