@@ -1,7 +1,8 @@
 //! What this machine has: server programs, an account to run them as, free ports, and sending signals.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,9 +73,19 @@ fn version(folder: &Path) -> u32 {
     digits.parse().unwrap_or(0)
 }
 
-/// A loopback port that is free now.
+/// A loopback port that is free now. Nobody else who asks here is given it while this process lives, though a server listens on
+/// it only some tenths of a second later: the UDP port of the same number is held as the sign of it.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        if let Ok(sign) = UdpSocket::bind(("127.0.0.1", port)) {
+            // Held to the end of the process, and not by what it starts.
+            let _ = sign.into_raw_fd();
+            return Ok(port);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "every loopback port that was tried is somebody's"))
 }
 
 /// Sends a signal, by name, to a process that this one has started.
@@ -87,4 +98,20 @@ pub fn signal(pid: u32, name: &str) {
 pub fn random_word() -> String {
     let bytes: [u8; 12] = rand::random();
     hex(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_given_a_port_twice() {
+        let ports: Vec<u16> = (0..200).map(|_| free_port().expect("a port")).collect();
+        assert_eq!(ports.iter().collect::<HashSet<_>>().len(), ports.len());
+        for port in ports {
+            TcpListener::bind(("127.0.0.1", port)).expect("a server may listen there");
+        }
+    }
 }
