@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Fault, Secret, units, validate};
+use super::{Fault, Secret, rules, units};
 
 /// One Redis server, one that sentinels watch, or a cluster: exactly one of `url`, `sentinel` and `cluster` says which.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -71,7 +71,7 @@ pub(super) fn check(name: &str, cache: &CacheConfig, faults: &mut Vec<Fault>) {
         (None, Some(sentinel), None) => {
             check_nodes(&path("sentinel.nodes"), &sentinel.nodes, faults);
             check_secret(path("sentinel.password"), sentinel.password.as_ref(), faults);
-            validate::range(path("sentinel.database"), sentinel.database, 0..=10_000, faults);
+            rules::range(path("sentinel.database"), sentinel.database, 0..=10_000, faults);
             if sentinel.master.is_empty() {
                 faults.push(Fault::new(path("sentinel.master"), "must name the server as the sentinels know it"));
             }
@@ -83,9 +83,9 @@ pub(super) fn check(name: &str, cache: &CacheConfig, faults: &mut Vec<Fault>) {
         }
     }
     check_secret(path("password"), cache.password.as_ref(), faults);
-    validate::range(path("lanes"), cache.lanes, 1..=64, faults);
-    validate::range(path("leases"), cache.leases, 1..=1000, faults);
-    validate::range(
+    rules::range(path("lanes"), cache.lanes, 1..=64, faults);
+    rules::range(path("leases"), cache.leases, 1..=1000, faults);
+    rules::range(
         path("connect_timeout"),
         cache.connect_timeout,
         Duration::from_millis(10)..=Duration::from_mins(1),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::validate::range;
+use super::rules::range;
 use super::{Fault, Secret, database_url, units};
 
 /// A PostgreSQL database with tenants and keys beside those of the file, made by `hearth migrate` and kept by `hearth tenant`,

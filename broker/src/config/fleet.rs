@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Config, Fault, validate};
+use super::{Config, Fault, rules};
 
 /// Brokers that share their tenants' limits through Redis. Without a `cache` each broker holds them for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -30,8 +30,8 @@ impl Default for FleetConfig {
 /// Adds every fault of meaning.
 pub(super) fn check(config: &Config, faults: &mut Vec<Fault>) {
     let fleet = &config.fleet;
-    validate::check_name("fleet.name", &fleet.name, faults);
-    validate::range("fleet.brokers", fleet.brokers, 1..=1000, faults);
+    rules::check_name("fleet.name", &fleet.name, faults);
+    rules::range("fleet.brokers", fleet.brokers, 1..=1000, faults);
     if let Some(cache) = &fleet.cache
         && !config.caches.contains_key(cache)
     {

@@ -7,7 +7,7 @@ use http::Uri;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::validate::range;
+use super::rules::range;
 use super::{Config, Fault, Scope, Secret, setting, units};
 
 /// RFC 7518 section 3.2: a key as long as the hash, at least. Unit: bytes.
@@ -176,7 +176,7 @@ pub(super) fn check(config: &Config, faults: &mut Vec<Fault>) {
     let mut issuers = HashSet::new();
     for (name, jwt) in &config.identity.jwt {
         let path = format!("identity.jwt.{name}");
-        super::validate::check_name(&path, name, faults);
+        super::rules::check_name(&path, name, faults);
         if !issuers.insert(&jwt.issuer) {
             faults.push(Fault::new(format!("{path}.issuer"), "stands twice; a token would have two meanings"));
         }

@@ -11,6 +11,7 @@ pub mod load;
 pub mod log;
 pub mod outline;
 mod placeholders;
+mod rules;
 pub mod secret;
 pub mod server;
 pub mod setting;

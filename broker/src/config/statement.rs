@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::validate::{check_name, range};
+use super::rules::{check_name, range};
 use super::{Fault, placeholders, units};
 
 /// SQL that callers run by its name.

@@ -99,7 +99,7 @@ pub fn statement_faults(names: &[String], scopes: &[Scope], policy: &TenantConfi
 /// True for what may stand as a name in addresses.
 pub fn is_name(text: &str) -> bool {
     let mut faults = Vec::new();
-    super::validate::check_name("", text, &mut faults);
+    super::rules::check_name("", text, &mut faults);
     faults.is_empty()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::validate::range;
+use super::rules::range;
 use super::{Fault, Secret, units};
 
 /// A full handshake is two round trips and a signature; 10 s leaves room for a bad mobile link.

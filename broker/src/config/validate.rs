@@ -1,16 +1,14 @@
 //! What the types cannot say: ranges, and names that must exist. Every fault is told, with its path.
 
 use std::collections::HashSet;
-use std::fmt::Debug;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::base::hex::sha256_from_hex;
-
+use super::rules::{check_name, range};
 use super::{
     Config, DatabaseConfig, Fault, KeyConfig, Known, LimitsConfig, ProxiesTell, ReplicaConfig, Scope, ServerConfig,
     Shadow, TenantConfig, cache, control, database_url, fleet, identity, policy, setting, statement, tls,
 };
+use crate::base::hex::sha256_from_hex;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -269,27 +267,6 @@ pub(super) fn check_statements(
     }
 }
 
-pub(super) fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
-        faults.push(Fault::new(path, "a name is 1 to 63 letters, digits, `_` or `-`, since it stands in addresses"));
-    }
-}
-
 fn is_sha256(text: &str) -> bool {
     sha256_from_hex(text).is_some()
-}
-
-pub(super) fn range<T: PartialOrd + Debug + Copy>(
-    path: impl Into<String>,
-    value: T,
-    allowed: RangeInclusive<T>,
-    faults: &mut Vec<Fault>,
-) {
-    if !allowed.contains(&value) {
-        faults.push(Fault::new(
-            path,
-            format!("must be between {:?} and {:?}, not {value:?}", allowed.start(), allowed.end()),
-        ));
-    }
 }

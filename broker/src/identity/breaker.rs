@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::AuthError;
+use super::error::{AuthError, RefusedBy};
 use crate::config::BreakerConfig;
 
 /// Shards of the counts, so that those who fail at one time seldom wait for each other.
@@ -53,28 +53,6 @@ pub struct Credential {
     hash: u64,
     /// It is in the configuration, so that it can be guessed from everywhere.
     is_key: bool,
-}
-
-/// What was counted when somebody was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedBy {
-    /// Failures of the credential from the address.
-    Credential,
-    /// Failures of the address.
-    Address,
-    /// Failures of the key from everywhere.
-    Key,
-}
-
-impl RefusedBy {
-    /// As it stands in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Credential => "credential",
-            Self::Address => "address",
-            Self::Key => "key",
-        }
-    }
 }
 
 /// One count.

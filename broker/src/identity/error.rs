@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::breaker::RefusedBy;
-
 /// Why a caller is not let in. The texts do not tell whether an id exists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -160,6 +158,28 @@ impl AuthError {
             | Self::TooManyFailures { .. }
             | Self::Scope(_)
             | Self::StatementsOnly(_) => false,
+        }
+    }
+}
+
+/// What was counted when somebody was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// Failures of the credential from the address.
+    Credential,
+    /// Failures of the address.
+    Address,
+    /// Failures of the key from everywhere.
+    Key,
+}
+
+impl RefusedBy {
+    /// As it stands in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Address => "address",
+            Self::Key => "key",
         }
     }
 }

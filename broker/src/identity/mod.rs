@@ -10,9 +10,9 @@ pub mod jwt;
 pub mod key;
 pub mod principal;
 
-pub use breaker::{Breaker, Credential, Net, RefusedBy};
+pub use breaker::{Breaker, Credential, Net};
 pub use certificate::Certificates;
-pub use error::AuthError;
+pub use error::{AuthError, RefusedBy};
 pub use jwt::Issuers;
 pub use key::{Key, LastUsed};
 pub use principal::{Grant, Identity, Principal, Via};
