@@ -91,6 +91,16 @@ impl World {
         Served::start(&self.ground, name, &self.config("")).await
     }
 
+    /// A broker whose role in the control database may only read its schema: `reader`.
+    async fn reading_broker(&self) -> Served {
+        let owner = self.ground.postgres.admin("control").await.expect("connects");
+        let grants = "CREATE ROLE reader LOGIN PASSWORD 'reader-password'; GRANT USAGE ON SCHEMA hearth TO reader; \
+                      GRANT SELECT ON ALL TABLES IN SCHEMA hearth TO reader";
+        owner.batch_execute(grants).await.expect("grants");
+        let config = self.config("").replacen("control@", "reader@", 1);
+        Served::start(&self.ground, "reading", &config.replacen("control-password", "reader-password", 1)).await
+    }
+
     /// Runs a command against the control database.
     async fn cli(&self, args: &[&str]) -> Said {
         self.run(args, &[("HEARTH_CONTROL_URL", self.url())]).await

@@ -21,6 +21,7 @@ use crate::base::{KeyId, TenantId};
 use crate::config::{Fault, TenantConfig};
 use crate::control::{Change, Snapshot, StoredTenant};
 use crate::identity::error::TokenFault;
+use crate::identity::key::in_time;
 use crate::identity::{AuthError, Grant, Identity, Principal, Via};
 use crate::observe::StoredCounts;
 use crate::tenant::Tenant;
@@ -83,12 +84,7 @@ impl StoredKeyFound {
         if row.suspended {
             return Err(AuthError::Suspended);
         }
-        if key.not_before.is_some_and(|from| now < from) {
-            return Err(AuthError::NotYet);
-        }
-        if key.expires.is_some_and(|until| now >= until) {
-            return Err(AuthError::Expired);
-        }
+        in_time(key.not_before, key.expires, now)?;
         self.record.uses.note(row.keys.len(), self.at, now);
         let grant = Grant {
             tenant: Arc::clone(self.record.tenant(broker)),

@@ -62,15 +62,21 @@ impl Key {
         if !secret_is(secret, &self.sha256) {
             return Err(AuthError::Invalid);
         }
-        if self.not_before.is_some_and(|from| now < from) {
-            return Err(AuthError::NotYet);
-        }
-        if self.expires.is_some_and(|until| now >= until) {
-            return Err(AuthError::Expired);
-        }
+        in_time(self.not_before, self.expires, now)?;
         self.last_used.note(now);
         Ok(&self.principal)
     }
+}
+
+/// Errors: it is too early, or too late. The moment of the end is too late.
+pub fn in_time(from: Option<Timestamp>, until: Option<Timestamp>, now: Timestamp) -> Result<(), AuthError> {
+    if from.is_some_and(|from| now < from) {
+        return Err(AuthError::NotYet);
+    }
+    if until.is_some_and(|until| now >= until) {
+        return Err(AuthError::Expired);
+    }
+    Ok(())
 }
 
 /// True if the hash is the secret's, in constant time.

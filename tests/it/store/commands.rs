@@ -35,12 +35,7 @@ async fn migrate_makes_the_schema_once_however_many_ask_at_once() {
 async fn a_role_that_only_reads_its_schema_serves_a_broker() {
     let world = World::new().await;
     let key = world.tenant("acme").await;
-    let owner = world.ground.postgres.admin("control").await.expect("connects");
-    let grants = "CREATE ROLE reader LOGIN PASSWORD 'reader-password'; GRANT USAGE ON SCHEMA hearth TO reader; \
-                  GRANT SELECT ON ALL TABLES IN SCHEMA hearth TO reader";
-    owner.batch_execute(grants).await.expect("grants");
-    let config = world.config("").replacen("control@", "reader@", 1).replacen("control-password", "reader-password", 1);
-    let broker = hearth_tests::Served::start(&world.ground, "reading", &config).await;
+    let broker = world.reading_broker().await;
     assert_eq!(world.query(&broker, &key).await.status, 200);
     let refused = world.admin(&broker, "POST", "/tenants", Some(json!({"name": "other"}))).await;
     refused.assert_problem(502, "backend_lost", "not_applied");

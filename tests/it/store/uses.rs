@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_tests::{Served, eventually};
+use hearth_tests::eventually;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -130,11 +130,7 @@ async fn where_uses_cannot_be_written_one_warning_says_so_and_all_else_goes_on()
     let world = World::new().await;
     let key = world.tenant("acme").await;
     let owner = world.ground.postgres.admin("control").await.expect("connects");
-    let grants = "CREATE ROLE reader LOGIN PASSWORD 'reader-password'; GRANT USAGE ON SCHEMA hearth TO reader; \
-                  GRANT SELECT ON ALL TABLES IN SCHEMA hearth TO reader";
-    owner.batch_execute(grants).await.expect("grants");
-    let config = world.config("").replacen("control@", "reader@", 1).replacen("control-password", "reader-password", 1);
-    let mut broker = Served::start(&world.ground, "reading", &config).await;
+    let mut broker = world.reading_broker().await;
     assert_eq!(world.query(&broker, &key).await.status, 200);
     broker.stop().await;
     let log = broker.log();
