@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hearth_broker::base::Workers;
 use hearth_broker::broker::{Broker, Live};
 use hearth_broker::cli::dev::postgres::PrivatePostgres;
 use hearth_broker::cli::dev::redis::PrivateRedis;
@@ -167,7 +168,8 @@ impl Stack {
         let (data, admin) = listeners.addresses().expect("is bound");
         broker.warm().await;
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(live.clone(), listeners, async {
+        let workers = Workers::start(config.server.workers as usize).expect("starts");
+        let served = tokio::spawn(serve(live.clone(), listeners, workers, async {
             // A dropped sender stops the broker too.
             let _ = stopped.await;
         }));

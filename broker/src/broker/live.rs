@@ -217,6 +217,7 @@ impl Started {
             ("log.format", self.log.format == config.log.format),
             ("server.admin_listen", was.admin_listen == wanted.admin_listen),
             ("server.listen", was.listen == wanted.listen),
+            ("server.workers", was.workers == wanted.workers),
         ];
         pairs.into_iter().filter(|(_, same)| !same).map(|(path, _)| path).collect()
     }

@@ -6,6 +6,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, files};
+use crate::base::Workers;
 use crate::broker::Live;
 use crate::config::{Config, ConfigError, load_env_text, load_file};
 use crate::observe::telemetry;
@@ -36,7 +37,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
         let warming = live.clone();
         tokio::spawn(async move { warming.warm().await });
         tracing::info!(server.address = %data, admin.address = %admin, "listening on {data}, admin on {admin}");
-        serve(live, listeners, stop).await;
+        let workers = Workers::start(config.server.workers as usize)?;
+        serve(live, listeners, workers, stop).await;
         Ok(())
     })
 }

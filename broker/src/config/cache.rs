@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::server::processors;
 use super::{Fault, Secret, rules, units};
 
 /// One Redis server, one that sentinels watch, or a cluster: exactly one of `url`, `sentinel` and `cluster` says which.
@@ -21,7 +22,7 @@ pub struct CacheConfig {
     pub username: Option<String>,
     /// The password of that user.
     pub password: Option<Secret>,
-    /// Shared pipelined connections a server. Default: 2. Range: 1 to 64.
+    /// Shared pipelined connections a server. Default: as many as there are processors, and 2 at least. Range: 1 to 64.
     #[serde(default = "default_lanes")]
     pub lanes: u32,
     /// Most connections a server that are lent to one caller at a time, for transactions and for commands that wait; the
@@ -50,8 +51,9 @@ pub struct SentinelConfig {
     pub database: u32,
 }
 
+/// One for each worker, so that none waits for another's.
 fn default_lanes() -> u32 {
-    2
+    processors().clamp(2, 64)
 }
 
 fn default_leases() -> u32 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::server::processors;
 use super::{NamedStatement, Secret, units};
 
 /// One PostgreSQL database.
@@ -128,7 +129,7 @@ pub struct PoolConfig {
     pub max: u32,
     /// Most sessions shared by many callers' short reads, among the `max`: statements that can have no effect and were fast and
     /// small before. There are two, and more only while that carries more; at most a quarter of `max`. 0 switches them off.
-    /// Default: 2. Range: 0 to 16.
+    /// Default: as many as there are processors, and 2 at least. Range: 0 to 16.
     pub lanes: u32,
     /// Whether demand that is foreseen opens connections ahead of it, within `max` and the server's room. Default: `shadow`.
     pub forecast: ForecastMode,
@@ -164,8 +165,8 @@ impl Default for PoolConfig {
         Self {
             min: 1,
             max: 16,
-            // Two are faster than one on every machine measured, and eight are slower.
-            lanes: 2,
+            // One for each worker, where that carries more. Two are faster than one on every machine measured.
+            lanes: processors().clamp(2, 16),
             forecast: ForecastMode::default(),
             connect_timeout: Duration::from_secs(5),
             max_lifetime: Duration::from_mins(30),

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{TlsConfig, units};
-use crate::base::Cidr;
+use crate::base::{Cidr, worker};
 
 /// A body holds a statement and its parameters; bulk data has its own endpoint. 4 MiB is four times what AWS' Data API takes.
 const MAX_REQUEST_BYTES: u64 = 4 << 20;
@@ -30,6 +30,9 @@ const MAX_CONNECTIONS_PER_ADDRESS: u32 = 2_000;
 const CONNECTIONS_PER_SECOND: u32 = 2_000;
 /// Room for every queue of a large fleet; past it a refusal now is kinder than an answer too late.
 const MAX_WAITING: u32 = 10_000;
+
+/// Of threads; more serve nobody better.
+pub(super) const MAX_WORKERS: u32 = 256;
 
 /// The listeners and what every request is held to.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -93,6 +96,9 @@ pub struct ServerConfig {
     /// The broker's own availability zone, if servers have one: reads go to replicas of the same zone until those cost twice as
     /// much.
     pub zone: Option<String>,
+    /// Threads that serve callers, each its own connections; a connection has one of them to its end. Default: as many as there are
+    /// processors. Range: 1 to 256.
+    pub workers: u32,
     /// Most requests of all tenants waiting for a connection of one database server. One more takes the place of the newest of the
     /// tenant with the longest queue, by weight; where that is its own, it is 503 `overloaded`. Default: 10000. Range: 1 to 1000000.
     pub max_waiting: u32,
@@ -109,6 +115,11 @@ pub enum ProxiesTell {
     Forwarded,
     /// In the PROXY protocol, version 1 or 2, before anything else. A connection of anybody else is closed.
     ProxyProtocol,
+}
+
+/// As many as this process may use.
+pub(super) fn processors() -> u32 {
+    u32::try_from(worker::processors()).unwrap_or(MAX_WORKERS).min(MAX_WORKERS)
 }
 
 impl Default for ServerConfig {
@@ -130,6 +141,7 @@ impl Default for ServerConfig {
             proxies_tell: ProxiesTell::default(),
             tls: None,
             zone: None,
+            workers: processors(),
             max_waiting: MAX_WAITING,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::rules::{check_name, range};
+use super::server::MAX_WORKERS;
 use super::{
     Config, DatabaseConfig, Fault, KeyConfig, Known, LimitsConfig, ProxiesTell, ReplicaConfig, Scope, ServerConfig,
     Shadow, TenantConfig, cache, control, database_url, fleet, identity, policy, setting, statement, tls,
@@ -64,6 +65,7 @@ fn server(server: &ServerConfig, faults: &mut Vec<Fault>) {
         tls::check(config, faults);
     }
     range("server.drain_grace", server.drain_grace, Duration::ZERO..=10 * MINUTE, faults);
+    range("server.workers", server.workers, 1..=MAX_WORKERS, faults);
     range("server.max_waiting", server.max_waiting, 1..=1_000_000, faults);
     match &server.admin_key_sha256 {
         Some(hash) if !is_sha256(hash) => {

@@ -24,6 +24,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
+/// So often everybody who is ready has a turn before the first who asked is kept waiting no longer.
+const MOST_TURNS: usize = 8;
 /// Room made before a read: the answers to a burst of small requests.
 const READ_BYTES: usize = 16 * 1024;
 /// An idle connection keeps no larger buffer than this.
@@ -201,6 +203,19 @@ impl<R> Shared<R> {
     fn gathered(&self) -> MutexGuard<'_, Gathered<R>> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whoever else is ready to ask does so before this is written, for as long as somebody is: one write for all of them.
+    async fn linger(&self) {
+        let mut asked = 0;
+        for _ in 0..MOST_TURNS {
+            let now = self.gathered().readers.len();
+            if now == asked {
+                break;
+            }
+            asked = now;
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 struct Driver<P: Protocol, S> {
@@ -229,8 +244,7 @@ impl<P: Protocol, S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<P, 
             if let Err(why) = poll_fn(|cx| self.poll(cx)).await {
                 break why;
             }
-            // Whoever else is ready to ask does so before this is written: one write for all of them.
-            tokio::task::yield_now().await;
+            self.shared.linger().await;
             self.gather();
         };
         // Dropping the rest tells their callers.

@@ -1,4 +1,4 @@
-//! Accepting connections: whom the gate lets in gets a task of its own.
+//! Accepting connections: whom the gate lets in gets a task of its own, on one of the workers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::connection::{self, Arrival};
 use super::gate::{Gate, Refusal};
 use super::layers::Site;
 use super::speak::Http;
-use crate::base::Cidr;
+use crate::base::{Cidr, Workers};
 use crate::broker::Live;
 use crate::config::{ProxiesTell, ServerConfig};
 
@@ -36,9 +36,9 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Begins to accept.
-    pub fn start(kind: Kind, listener: TcpListener, site: impl Site, live: Live) -> Self {
+    pub fn start(kind: Kind, listener: TcpListener, site: impl Site, live: Live, workers: Arc<Workers>) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let door = Door { kind, live, site, gate: Arc::default(), drain: watch::Sender::new(()) };
+        let door = Door { kind, live, site, workers, gate: Arc::default(), drain: watch::Sender::new(()) };
         Self { stop, task: tokio::spawn(door.accept(listener, stopped)) }
     }
 
@@ -59,6 +59,7 @@ struct Door<S> {
     kind: Kind,
     live: Live,
     site: S,
+    workers: Arc<Workers>,
     gate: Arc<Gate>,
     drain: watch::Sender<()>,
 }
@@ -81,7 +82,8 @@ impl<S: Site> Door<S> {
             // One that is not let in is closed here.
             if let Some((socket, arrival)) = self.let_in(socket, address) {
                 let (site, drain) = (self.site.clone(), self.drain.subscribe());
-                tokio::spawn(connection::serve(socket, arrival, site, Arc::clone(&http), drain));
+                let (runtime, occupied) = self.workers.idlest();
+                runtime.spawn(connection::serve(socket, arrival, site, Arc::clone(&http), drain, occupied));
             }
         }
     }

@@ -26,6 +26,7 @@ use super::socket::Watched;
 use super::speak::{Http, speak};
 use super::watch::{Patience, Reason, Watch};
 use crate::base::Cidr;
+use crate::base::worker::Occupied;
 use crate::config::ProxiesTell;
 use crate::edge::Peer;
 use crate::observe::ListenerMetrics;
@@ -56,15 +57,20 @@ pub struct Arrival {
     pub metrics: ListenerMetrics,
 }
 
-/// Serves the connection to its end. `drain` asks it to end.
+/// Serves the connection to its end, on whichever worker this runs; `_occupied` is its place there. `drain` asks it to end.
 pub async fn serve(
-    mut socket: TcpStream,
+    socket: TcpStream,
     mut arrival: Arrival,
     site: impl Site,
     http: Arc<Http>,
     mut drain: signal::Receiver<()>,
+    _occupied: Occupied,
 ) {
     let _open = arrival.metrics.open(arrival.listener);
+    let mut socket = match moved(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::warn!(error = %error, "a connection could not be given to a worker"),
+    };
     // Answers are small and wanted now.
     let _ = socket.set_nodelay(true);
     let Some(address) = introduced(&mut socket, &mut arrival).await else { return };
@@ -98,6 +104,11 @@ pub async fn serve(
     if let Some(reason) = reason {
         metrics.closed(listener, reason.as_str());
     }
+}
+
+/// The socket, heard by the runtime that this runs on from now on, and no longer by the one that accepted it.
+fn moved(socket: TcpStream) -> std::io::Result<TcpStream> {
+    TcpStream::from_std(socket.into_std()?)
 }
 
 impl Arrival {

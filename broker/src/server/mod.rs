@@ -18,10 +18,12 @@ mod state;
 mod watch;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
 use self::accept::{Acceptor, Kind};
+use crate::base::Workers;
 use crate::broker::Live;
 
 /// Both listeners, bound.
@@ -47,11 +49,16 @@ async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, String> {
 }
 
 /// Serves until `stop` resolves, then drains: requests in flight finish, new ones are refused, pools are closed.
-pub async fn serve(live: Live, listeners: Listeners, stop: impl Future<Output = ()>) {
+///
+/// Callers are served by `workers`; operators by the runtime that this runs on, so that they are heard while callers keep every
+/// worker busy.
+pub async fn serve(live: Live, listeners: Listeners, workers: Workers, stop: impl Future<Output = ()>) {
+    // Until the pools are closed: what they still do for requests is done there.
+    let workers = Arc::new(workers);
     let data = layers::Data { live: live.clone(), router: routes::data(&live) };
-    let data = Acceptor::start(Kind::Data, listeners.data, data, live.clone());
+    let data = Acceptor::start(Kind::Data, listeners.data, data, live.clone(), Arc::clone(&workers));
     let admin = layers::Admin { router: routes::admin(&live) };
-    let admin = Acceptor::start(Kind::Admin, listeners.admin, admin, live.clone());
+    let admin = Acceptor::start(Kind::Admin, listeners.admin, admin, live.clone(), Arc::new(Workers::none()));
     tokio::select! {
         () = stop => {}
         () = certificates::follow(live.clone()) => {}

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use super::print;
 use super::serve::stop_signal;
+use crate::base::Workers;
 use crate::broker::Live;
 use crate::config::LogConfig;
 use crate::config::log::LogFormat;
@@ -86,7 +87,7 @@ async fn work(args: &DevArgs, servers: &mut Servers, stop: impl Future<Output = 
             status = redis.died() => died = Some(format!("the private Redis died ({status})")),
         }
     };
-    serve(live, listeners, ended).await;
+    serve(live, listeners, Workers::start(config.server.workers as usize)?, ended).await;
     died.map_or(Ok(()), |what| Err(what.into()))
 }
 

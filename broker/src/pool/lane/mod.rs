@@ -22,6 +22,7 @@ use width::{PAUSE, Width};
 
 use super::endpoint::Endpoint;
 use super::queue::Account;
+use crate::base::worker;
 
 pub use answer::Answer;
 pub use place::{OnLane, Place};
@@ -84,31 +85,39 @@ impl Lanes {
         self.used.load(Ordering::Acquire)
     }
 
-    /// A place on the emptiest lane; `None` where a lease serves better: no lane is open yet, all are full, or this account's share
-    /// of them is.
+    /// A place on the emptiest lane of this worker, or of all where it has none that is open and has room; `None` where a lease
+    /// serves better: no lane is open yet, all are full, or this account's share of them is.
     pub fn take(&self, endpoint: &Arc<Endpoint>, account: &Account, prepared_statements: usize) -> Option<Place> {
-        let mut best: Option<Arc<Shared>> = None;
-        let mut open_lanes = 0;
-        for (index, lane) in self.all[..self.used()].iter().enumerate() {
-            match lane.session(endpoint) {
-                Some(shared) => {
-                    open_lanes += 1;
-                    let fewer = best.as_ref().is_none_or(|b| shared.depth() < b.depth());
-                    if fewer {
-                        best = Some(shared);
-                    }
-                }
-                None => open(endpoint, index, prepared_statements),
-            }
-        }
-        let shared = best?;
+        let used = self.used();
+        let own = self.emptiest(worker::share(used), endpoint, |index| open(endpoint, index, prepared_statements));
+        let shared = match own {
+            Some(own) if own.depth() < DEPTH => own,
+            _ => self.emptiest(0..used, endpoint, |_| ())?,
+        };
         let ahead = shared.depth();
         self.tally.asked(ahead);
         if ahead >= DEPTH {
             return None;
         }
-        let share = self.shares.take(account.bucket(), open_lanes * DEPTH)?;
+        let share = self.shares.take(account.bucket(), used * DEPTH)?;
         Some(Place { shared, ahead, endpoint: Arc::clone(endpoint), _share: share })
+    }
+
+    /// The one of these lanes with the fewest ahead. `shut` is told of those that are not open.
+    fn emptiest(
+        &self,
+        indexes: impl Iterator<Item = usize>,
+        endpoint: &Endpoint,
+        shut: impl Fn(usize),
+    ) -> Option<Arc<Shared>> {
+        let sessions = indexes.filter_map(|index| {
+            let session = self.all[index].session(endpoint);
+            if session.is_none() {
+                shut(index);
+            }
+            session
+        });
+        sessions.min_by_key(|session| session.depth())
     }
 
     /// Lets go of lanes that have ended, or must: where nobody asks for one, nobody else would notice.

@@ -21,6 +21,7 @@ use super::hearing::{self, Hear};
 use super::observed::Observed;
 use super::presence;
 use super::silence;
+use super::socket::Socket;
 use super::tap::Tap;
 use super::tls::{self, TapTls};
 use super::wire::{Direct, Slot, Tapped};
@@ -192,11 +193,11 @@ impl Connector {
                 took.tcp = begun.elapsed().saturating_sub(took.dns);
                 socket.set_nodelay(true)?;
                 silence::is_noticed(&socket)?;
-                Ok(Socket::Tcp(socket))
+                Ok(Socket::tcp(socket))
             }
             #[cfg(unix)]
             Host::Unix(folder) => {
-                Ok(Socket::Unix(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", self.port))).await?))
+                Ok(Socket::unix(UnixStream::connect(folder.join(format!(".s.PGSQL.{}", self.port))).await?))
             }
         }
     }
@@ -256,46 +257,6 @@ where
     if let Err(error) = ended {
         // The request that suffers tells its caller; this line is for the reader of debug logs.
         tracing::debug!(error = %error, "a database connection ended");
-    }
-}
-
-/// A socket to the server.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix-domain socket.
-    #[cfg(unix)]
-    Unix(UnixStream),
-}
-
-macro_rules! each {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match &mut *$self {
-            Socket::Tcp($stream) => $call,
-            #[cfg(unix)]
-            Socket::Unix($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => Pin::new(s).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, s => Pin::new(s).poll_write(cx, buf))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => Pin::new(s).poll_flush(cx))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => Pin::new(s).poll_shutdown(cx))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod reset;
 pub mod server_error;
 pub mod session;
 mod silence;
+mod socket;
 pub mod tap;
 pub mod tls;
 pub mod types;

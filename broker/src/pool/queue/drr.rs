@@ -1,4 +1,4 @@
-//! Whose turn it is: deficit round robin between tenants, first come first served within one. No I/O, and the clock is the caller's.
+//! Whose turn it is: deficit round robin between tenants, first come first served within one, or nearly. No I/O, and the clock is the caller's.
 //!
 //! A tenant's *credit* is database time. Each round gives every tenant its weight's part of a quantum, and a turn takes what the
 //! session's use will cost: what the tenant's statements usually take, put right when the session comes back. Whoever is in debt
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::account::Account;
 use super::flow::{Expected, Flow, Waiting, nanos};
 use crate::base::TenantId;
+use crate::base::worker::Worker;
 
 /// Debts are forgotten when nobody has waited for so long.
 const FORGIVEN: Duration = Duration::from_secs(1);
@@ -48,6 +49,20 @@ pub struct Charge {
     account: Arc<Account>,
     period: u32,
     nanos: i64,
+}
+
+/// Who waits, until when, and where.
+pub struct Place<W> {
+    pub waiter: W,
+    pub deadline: Instant,
+    pub near: Option<Worker>,
+}
+
+impl<W> Place<W> {
+    fn taken(self, id: u64, expected: Option<Duration>, since: Instant) -> Waiting<W> {
+        let Self { waiter, deadline, near } = self;
+        Waiting { id, deadline, since, expected, cost: 0, near, passed: 0, waiter }
+    }
 }
 
 impl Charge {
@@ -97,24 +112,16 @@ impl<W> Turns<W> {
         self.usually = usually;
     }
 
-    /// One more waits, behind the tenant's others, as long as is expected of it. The answer is its number.
-    pub fn join(
-        &mut self,
-        account: &Arc<Account>,
-        deadline: Instant,
-        waiter: W,
-        expected: Option<Expected>,
-        now: Instant,
-    ) -> u64 {
+    /// One more waits at this place, behind the tenant's others, as long as is expected of it. The answer is its number.
+    pub fn join(&mut self, account: &Arc<Account>, place: Place<W>, expected: Option<Expected>, now: Instant) -> u64 {
         self.last_id += 1;
-        let (id, expected) = (self.last_id, expected.map(|expected| expected.plain));
-        self.put(account, Waiting { id, deadline, since: now, expected, cost: 0, waiter }, now);
-        id
+        self.put(account, place.taken(self.last_id, expected.map(|expected| expected.plain), now), now);
+        self.last_id
     }
 
     /// The same under a number it had before: ahead of all who came later.
-    pub fn join_again(&mut self, id: u64, account: &Arc<Account>, deadline: Instant, waiter: W, now: Instant) {
-        self.put(account, Waiting { id, deadline, since: now, expected: None, cost: 0, waiter }, now);
+    pub fn join_again(&mut self, id: u64, account: &Arc<Account>, place: Place<W>, now: Instant) {
+        self.put(account, place.taken(id, None, now), now);
     }
 
     fn put(&mut self, account: &Arc<Account>, mut waiting: Waiting<W>, now: Instant) {
@@ -149,8 +156,9 @@ impl<W> Turns<W> {
         true
     }
 
-    /// Whoever's turn it is, charged for it. Those whose deadline has passed get none; they are told through `expired`.
-    pub fn next(&mut self, now: Instant, mut expired: impl FnMut(W)) -> Option<(W, Charge)> {
+    /// Whoever's turn it is, charged for it, where a session is `here`. Those whose deadline has passed get none; they are told
+    /// through `expired`.
+    pub fn next(&mut self, here: Option<Worker>, now: Instant, mut expired: impl FnMut(W)) -> Option<(W, Charge)> {
         let mut in_vain = 0;
         while self.len > 0 {
             if in_vain > self.fresh.len() + self.round.len() {
@@ -167,7 +175,7 @@ impl<W> Turns<W> {
                 self.send_back(is_fresh);
                 continue;
             }
-            let Some(first) = flow.waiting.pop_front() else {
+            let Some(first) = flow.pop(here) else {
                 // It may not come back as a fresh one before a whole round has gone by.
                 if is_fresh && !self.round.is_empty() {
                     self.send_back(is_fresh);

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::account::Account;
 use super::usual::Usual;
+use crate::base::worker::Worker;
 
 /// What a round gives the heaviest tenant; the others less, by weight, so that no weight makes a tenant's turn longer. Unit:
 /// nanoseconds.
@@ -20,6 +21,11 @@ const UNKNOWN: i64 = 1_000_000;
 const SPARE: f64 = 1.25;
 /// An estimate below this says little of how good estimates are.
 const WORTH_NOTING: Duration = Duration::from_millis(10);
+
+/// So many of the oldest are looked at for one who waits where the session is.
+const NEARBY: usize = 8;
+/// The oldest is passed over so often at the most.
+const MOST_PASSED: u8 = 3;
 
 /// One tenant in one queue.
 pub struct Flow<W> {
@@ -48,6 +54,10 @@ pub struct Waiting<W> {
     pub expected: Option<Duration>,
     /// What it will cost, as far as was known when it came.
     pub cost: i64,
+    /// Where it waits: a session from there needs not be moved, and no other thread woken up.
+    pub near: Option<Worker>,
+    /// How often a later one had its turn while this was the oldest.
+    pub passed: u8,
     pub waiter: W,
 }
 
@@ -76,6 +86,18 @@ impl<W> Flow<W> {
             usual: Usual::default(),
             drag: 1.0,
         }
+    }
+
+    /// Takes out whose turn it is of those who wait: the oldest, or one of the oldest that waits `here`. A quarter of the turns at least are
+    /// the oldest's, so that nobody waits much longer for being elsewhere, and sessions get to where they are wanted.
+    pub fn pop(&mut self, here: Option<Worker>) -> Option<Waiting<W>> {
+        let oldest = self.waiting.front_mut()?;
+        if here.is_some() && oldest.near != here && oldest.passed < MOST_PASSED {
+            oldest.passed += 1;
+            let nearby = self.waiting.iter().take(NEARBY).position(|waiting| waiting.near == here);
+            return self.waiting.remove(nearby.unwrap_or(0));
+        }
+        self.waiting.pop_front()
     }
 
     /// How long a turn takes it; `usually` is how long one takes anybody.

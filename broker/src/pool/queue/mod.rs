@@ -19,9 +19,9 @@ use deadpool::unmanaged::{Object as Raw, Pool};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use drr::Turns;
+use drr::{Place, Turns};
 
-use crate::base::{Deadline, TenantId};
+use crate::base::{Deadline, TenantId, worker};
 
 pub use account::{Account, BUCKETS};
 pub use drr::Charge;
@@ -133,7 +133,8 @@ impl<T> Queue<T> {
                 let newest = turns.push_out(account, now).ok_or(crowded)?;
                 let _ = newest.send(Err(crowded));
             }
-            let id = turns.join(account, deadline, teller, expected, now);
+            let place = Place { waiter: teller, deadline, near: worker::here() };
+            let id = turns.join(account, place, expected, now);
             self.0.is_busy.store(true, Ordering::Release);
             self.0.note(&turns);
             id
@@ -217,7 +218,7 @@ impl<T> Inner<T> {
         while turns.len() > 0 {
             let Some(raw) = at_hand.take().or_else(|| self.idle.try_get().ok()) else { break };
             let expired = |waiter: oneshot::Sender<Handed<T>>| drop(waiter.send(Err(Shed::Expired)));
-            let Some((waiter, charge)) = turns.next(Instant::now(), expired) else {
+            let Some((waiter, charge)) = turns.next(worker::here(), Instant::now(), expired) else {
                 at_hand = Some(raw);
                 break;
             };

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::drr::Place;
 use super::{Account, Charge, Handed, Object, Queue, Shed};
+use crate::base::worker;
 
 /// A place among those who wait, given up on drop.
 pub struct Seat<'q, T> {
@@ -39,7 +41,8 @@ impl<T> Seat<'_, T> {
             turns.refund(charge);
             // Of a queue that is closed the teller is dropped, which tells.
             if !home.idle.is_closed() {
-                turns.join_again(self.id, self.account, self.deadline, teller, Instant::now());
+                let place = Place { waiter: teller, deadline: self.deadline, near: worker::here() };
+                turns.join_again(self.id, self.account, place, Instant::now());
                 home.is_busy.store(true, Ordering::Release);
                 home.note(&turns);
             }

@@ -1,6 +1,7 @@
 //! The lanes of one node: a few shared connections that every command goes over which does not wait and is no transaction.
 //!
-//! Commands that change a connection's state never get here (`query::command`), so sharing is safe.
+//! Commands that change a connection's state never get here (`query::command`), so sharing is safe. Each worker has lanes of its own,
+//! where there are enough: what drives a lane then runs on the thread of those who ask, and wakes nobody elsewhere.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{CacheError, Shared};
 use super::line::{Answer, Broken, Line};
 use super::node::Node;
-use crate::base::Deadline;
+use crate::base::{Deadline, worker};
 use crate::encode::resp::pack;
 use crate::pool::PoolError;
 use crate::pool::event::CloseReason;
@@ -50,11 +51,20 @@ struct Open {
     used: Instant,
     /// The count of failures when this connection was last known to be well.
     failures: u64,
+    /// Opened by a thread that is no worker, which drives it since.
+    is_astray: bool,
 }
 
 impl Lane {
     fn current(&self) -> MutexGuard<'_, Option<Open>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// A worker is better off with one of its own.
+    fn is_elsewhere(&self) -> bool {
+        self.is_astray && worker::here().is_some()
     }
 }
 
@@ -67,6 +77,14 @@ impl Lanes {
             failures: AtomicU64::new(0),
             openings: AtomicUsize::new(0),
         }
+    }
+
+    /// Those that this thread uses take turns.
+    fn next(&self) -> usize {
+        let all = self.all.len();
+        let own = worker::share(all).count();
+        let turn = if own > 1 { self.next.fetch_add(1, Ordering::Relaxed) % own } else { 0 };
+        worker::share(all).nth(turn).unwrap_or(0)
     }
 
     /// Open ones, those being opened, and all.
@@ -118,10 +136,11 @@ impl Node {
     }
 
     async fn lane(self: &Arc<Self>, deadline: Deadline) -> Result<(usize, Arc<Line>), PoolError> {
-        let index = self.lanes.next.fetch_add(1, Ordering::Relaxed) % self.lanes.all.len();
+        let index = self.lanes.next();
         let lane = &self.lanes.all[index];
         let start = Instant::now();
         if let Some(open) = &mut *lane.current()
+            && !open.is_elsewhere()
             && !self.is_doubtful(open, start)
         {
             open.used = start;
@@ -166,6 +185,9 @@ impl Node {
     /// Asks a doubtful lane for a sign of life, and opens one that gives none or is not there.
     async fn mend(self: &Arc<Self>, lane: &Lane) -> Result<Arc<Line>, PoolError> {
         let failures = self.lanes.failures.load(Ordering::Acquire);
+        if lane.current().take_if(|open| open.is_elsewhere()).is_some() {
+            self.closed(CloseReason::LaneEnded);
+        }
         let known =
             lane.current().as_ref().map(|open| (Arc::clone(&open.line), self.is_doubtful(open, Instant::now())));
         if let Some((known, doubtful)) = known {
@@ -185,7 +207,8 @@ impl Node {
         let made = Arc::new(Line::new(self.dial().await?));
         drop(opening);
         let failures = self.lanes.failures.load(Ordering::Acquire);
-        *lane.current() = Some(Open { line: Arc::clone(&made), used: Instant::now(), failures });
+        let is_astray = worker::here().is_none();
+        *lane.current() = Some(Open { line: Arc::clone(&made), used: Instant::now(), failures, is_astray });
         Ok(made)
     }
 

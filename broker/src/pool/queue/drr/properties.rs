@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::{World, account};
+use super::tests::{World, account, anywhere};
 use super::*;
 use crate::pool::queue::flow::QUANTUM;
 
@@ -44,7 +44,7 @@ proptest! {
                 Step::Join { tenant, patience_ms } => {
                     world.next += 1;
                     let deadline = world.now + Duration::from_millis(patience_ms);
-                    let id = world.turns.join(&accounts[tenant], deadline, world.next, None, world.now);
+                    let id = world.turns.join(&accounts[tenant], anywhere(world.next, deadline), None, world.now);
                     waiting.push((world.next, tenant, id, deadline));
                 }
                 Step::Leave { which } if !waiting.is_empty() => {
@@ -54,7 +54,7 @@ proptest! {
                 }
                 Step::Next => {
                     let mut expired = Vec::new();
-                    let told = world.turns.next(world.now, |waiter| expired.push(waiter));
+                    let told = world.turns.next(None, world.now, |waiter| expired.push(waiter));
                     for gone in expired {
                         let at = waiting.iter().position(|it| it.0 == gone).expect("has waited");
                         prop_assert!(waiting.remove(at).3 <= world.now, "it was early");

@@ -8,6 +8,11 @@ pub(super) fn account(name: &str, weight: u32) -> Arc<Account> {
     Account::new(TenantId::new(name), weight, 1_000)
 }
 
+/// One who waits, and it does not matter where.
+pub(super) fn anywhere(waiter: u32, deadline: Instant) -> Place<u32> {
+    Place { waiter, deadline, near: None }
+}
+
 /// Turns on a clock of their own.
 pub(super) struct World {
     pub turns: Turns<u32>,
@@ -22,12 +27,12 @@ impl World {
 
     pub fn join(&mut self, account: &Arc<Account>) -> u64 {
         self.next += 1;
-        self.turns.join(account, self.now + LATER, self.next, None, self.now)
+        self.turns.join(account, anywhere(self.next, self.now + LATER), None, self.now)
     }
 
     /// The next one's tenant; its session is held for `held` of it and then settled.
     pub fn serve(&mut self, held: impl Fn(&str) -> Duration) -> Option<String> {
-        let (_, charge) = self.turns.next(self.now, |_| {})?;
+        let (_, charge) = self.turns.next(None, self.now, |_| {})?;
         let tenant = charge.account.tenant().as_str().to_owned();
         let held = held(&tenant);
         self.now += held;
@@ -65,7 +70,7 @@ fn one_tenant_is_served_in_the_order_it_came() {
         world.join(&acme);
     }
     let mut order = Vec::new();
-    while let Some((waiter, _)) = world.turns.next(world.now, |_| {}) {
+    while let Some((waiter, _)) = world.turns.next(None, world.now, |_| {}) {
         order.push(waiter);
     }
     assert_eq!(order, [1, 2, 3, 4, 5]);
@@ -168,7 +173,7 @@ fn nobody_pays_for_longer_than_ten_seconds_of_the_others() {
     let mut turns = 0;
     loop {
         while world.turns.of(&fast) < 3 {
-            world.turns.join(&fast, world.now + LATER, 0, None, world.now);
+            world.turns.join(&fast, anywhere(0, world.now + LATER), None, world.now);
         }
         // All of the slow one's have expired: it has one that has not.
         if world.turns.of(&slow) == 0 {
@@ -258,9 +263,9 @@ fn an_estimate_is_put_right_by_what_became_of_it() {
     for _ in 0..400 {
         while world.turns.of(&acme) < 10 {
             last = world.turns.expected(&acme, 1, world.now);
-            world.turns.join(&acme, world.now + LATER, 0, last, world.now);
+            world.turns.join(&acme, anywhere(0, world.now + LATER), last, world.now);
         }
-        let (_, charge) = world.turns.next(world.now, |_| {}).expect("somebody waits");
+        let (_, charge) = world.turns.next(None, world.now, |_| {}).expect("somebody waits");
         world.now += 20 * MS;
         world.turns.settle(&charge, 20 * MS, world.now);
         world.now += 20 * MS;
@@ -268,4 +273,24 @@ fn an_estimate_is_put_right_by_what_became_of_it() {
     // Nine before it: 40 ms each.
     let wait = last.expect("is known").wait;
     assert!((340 * MS..=420 * MS).contains(&wait), "{wait:?}");
+}
+
+#[test]
+fn who_waits_where_the_session_is_goes_before_an_older_one_but_not_for_long() {
+    let (mut world, acme) = (World::new(), account("acme", 1));
+    let [here, there] = [0, 1].map(|index| Some(Worker::new(index, 2)));
+    for (waiter, near) in [(1, there), (2, there), (3, here), (4, here), (5, here), (6, here), (7, here)] {
+        let place = Place { near, ..anywhere(waiter, world.now + LATER) };
+        world.turns.join(&acme, place, None, world.now);
+    }
+    let turns = std::iter::from_fn(|| world.turns.next(here, world.now, |_| {}).map(|(waiter, _)| waiter));
+    assert_eq!(turns.collect::<Vec<_>>(), [3, 4, 5, 1, 6, 7, 2]);
+    for waiter in 1..=20 {
+        let near = if waiter <= 10 { there } else { here };
+        world.turns.join(&acme, Place { near, ..anywhere(waiter, world.now + LATER) }, None, world.now);
+    }
+    let first = world.turns.next(here, world.now, |_| {}).map(|(waiter, _)| waiter);
+    assert_eq!(first, Some(1), "the nearest is too far behind");
+    let elsewhere = world.turns.next(None, world.now, |_| {}).map(|(waiter, _)| waiter);
+    assert_eq!(elsewhere, Some(2), "on no worker's thread all are alike");
 }
