@@ -37,3 +37,4 @@ mod storm;
 mod stream;
 mod succession;
 mod types;
+mod workers;

@@ -136,11 +136,13 @@ async fn a_key_that_is_gone_is_refused_and_a_new_one_let_in() {
 async fn what_needs_a_restart_is_told_until_it_is_taken_back() {
     let stack = Stack::start().await;
     stack.edit("listen = \"127.0.0.1:0\"", "listen = \"127.0.0.1:1\"\nheader_timeout = \"5s\"");
+    stack.edit("[server]", "[server]\nworkers = 7");
     stack.edit("[databases.app]", "[log]\nfilter = \"debug\"\n[databases.app]");
-    let all = json!(["log.filter", "server.listen"]);
+    let all = json!(["log.filter", "server.listen", "server.workers"]);
     assert_eq!(reloaded(&stack).await.body["needs_restart"], all);
     assert_eq!(stack.reload().await.body["needs_restart"], all, "it still does");
     stack.edit("listen = \"127.0.0.1:1\"\nheader_timeout = \"5s\"", "listen = \"127.0.0.1:0\"");
+    stack.edit("workers = 7\n", "");
     assert_eq!(reloaded(&stack).await.body["needs_restart"], json!(["log.filter"]));
 }
 
