@@ -182,7 +182,7 @@ impl Node {
         }
     }
 
-    /// Asks a doubtful lane for a sign of life, and opens one that gives none or is not there.
+    /// Asks a doubtful lane for a sign of life, and opens one that gives none, is not there, or is driven from elsewhere.
     async fn mend(self: &Arc<Self>, lane: &Lane) -> Result<Arc<Line>, PoolError> {
         let failures = self.lanes.failures.load(Ordering::Acquire);
         if lane.current().take_if(|open| open.is_elsewhere()).is_some() {
