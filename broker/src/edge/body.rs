@@ -24,7 +24,6 @@ const DRAIN_FACTOR: u64 = 8;
 pub async fn read(headers: &HeaderMap, body: Body, server: &ServerConfig, deadline: Deadline) -> Result<Bytes, Error> {
     let limit = server.max_request_bytes;
     let body = Paced::new(body, server.body_timeout);
-    let start = Instant::now();
     let told = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     let read = async {
         match Encoding::of(headers)? {
@@ -41,6 +40,7 @@ pub async fn read(headers: &HeaderMap, body: Body, server: &ServerConfig, deadli
     if let Some(read) = read.as_mut().now_or_never() {
         return read;
     }
+    let start = Instant::now();
     let read = Box::pin(timeout_at(deadline.at(), read.as_mut())).await;
     read.unwrap_or_else(|_| Err(Error::RequestTimeout { waited: start.elapsed() }))
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use axum::BoxError;
+use axum::body::HttpBody;
 use axum::extract::FromRequestParts;
 use axum::response::Response;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
@@ -219,7 +222,10 @@ impl Call {
     }
 
     /// Counts the request, and puts the headers on its answer. `code` is the problem's, if it is one.
-    pub fn finish(mut self, mut response: Response, code: Option<&'static str>) -> Response {
+    pub fn finish<B>(mut self, mut response: Response<B>, code: Option<&'static str>) -> Response
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
         if let Some(entry) = self.entry.take() {
             entry.finish(code.unwrap_or("ok"));
         }
@@ -250,7 +256,8 @@ impl Call {
     }
 
     fn server_timing(&self) -> HeaderValue {
-        let timing = Text::EMPTY.text("auth;dur=").millis(self.auth).text(", queue;dur=").millis(self.queue);
+        let mut timing = Text::default();
+        timing.text("auth;dur=").millis(self.auth).text(", queue;dur=").millis(self.queue);
         timing.text(", db;dur=").millis(self.db).value()
     }
 }

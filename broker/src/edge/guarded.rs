@@ -3,14 +3,15 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use axum::BoxError;
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 /// A body and what it keeps.
-pub struct Guarded<G> {
-    body: Body,
+pub struct Guarded<G, B = Body> {
+    body: B,
     /// Compression asks once more after the end, which a body made of a plain stream answers with a panic.
     ended: bool,
     guard: G,
@@ -29,11 +30,11 @@ pub fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Re
 }
 
 /// The same, and tells the guard of each piece how many bytes it has.
-pub fn until_sent_counted<G: Send + Unpin + 'static>(
-    response: Response,
-    guard: G,
-    sent: fn(&mut G, usize),
-) -> Response {
+pub fn until_sent_counted<G, B>(response: Response<B>, guard: G, sent: fn(&mut G, usize)) -> Response
+where
+    G: Send + Unpin + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
     response.map(|body| Body::new(Guarded { body, ended: false, guard, sent }))
 }
 
@@ -51,7 +52,7 @@ pub fn is_stream(response: &Response) -> bool {
     response.extensions().get::<Stream>().is_some()
 }
 
-impl<G: Unpin> HttpBody for Guarded<G> {
+impl<G: Unpin, B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Guarded<G, B> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -67,7 +68,7 @@ impl<G: Unpin> HttpBody for Guarded<G> {
             let (sent, bytes) = (self.sent, data.len());
             sent(&mut self.guard, bytes);
         }
-        polled
+        polled.map_err(axum::Error::new)
     }
 
     fn is_end_stream(&self) -> bool {

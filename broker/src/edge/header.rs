@@ -37,25 +37,25 @@ pub struct Text {
 /// The longest value: three times of twenty digits and their names. What is longer is cut.
 const MAX_BYTES: usize = 128;
 
-impl Text {
-    /// Nothing yet.
-    pub const EMPTY: Self = Self { bytes: [0; MAX_BYTES], len: 0 };
+impl Default for Text {
+    fn default() -> Self {
+        Self { bytes: [0; MAX_BYTES], len: 0 }
+    }
+}
 
+impl Text {
     /// Appends visible ASCII.
-    #[must_use]
-    pub fn text(self, text: &'static str) -> Self {
+    pub fn text(&mut self, text: &'static str) -> &mut Self {
         self.bytes(text.as_bytes())
     }
 
     /// Appends a number.
-    #[must_use]
-    pub fn number(self, number: u64) -> Self {
+    pub fn number(&mut self, number: u64) -> &mut Self {
         self.bytes(itoa::Buffer::new().format(number).as_bytes())
     }
 
     /// Appends a time in milliseconds with three decimals.
-    #[must_use]
-    pub fn millis(self, time: std::time::Duration) -> Self {
+    pub fn millis(&mut self, time: std::time::Duration) -> &mut Self {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let rest = micros % 1000;
         let digit = |number: u64| b'0' + u8::try_from(number % 10).unwrap_or_default();
@@ -67,7 +67,7 @@ impl Text {
         HeaderValue::from_bytes(&self.bytes[..self.len]).expect("text of our own and digits are visible ASCII")
     }
 
-    fn bytes(mut self, more: &[u8]) -> Self {
+    fn bytes(&mut self, more: &[u8]) -> &mut Self {
         let room = &mut self.bytes[self.len..];
         let taken = more.len().min(room.len());
         room[..taken].copy_from_slice(&more[..taken]);
@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn times_have_three_decimals() {
         for (micros, text) in [(0, "0.000"), (7, "0.007"), (1_050, "1.050"), (12_345_678, "12345.678")] {
-            assert_eq!(Text::EMPTY.millis(Duration::from_micros(micros)).value(), text);
+            assert_eq!(Text::default().millis(Duration::from_micros(micros)).value(), text);
         }
-        assert_eq!(Text::EMPTY.text("a;r=").number(42).value(), "a;r=42");
+        assert_eq!(Text::default().text("a;r=").number(42).value(), "a;r=42");
     }
 }

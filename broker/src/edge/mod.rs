@@ -10,6 +10,7 @@ pub mod explain;
 pub mod guarded;
 pub mod header;
 pub mod health;
+mod json;
 pub mod limits;
 pub mod listen;
 pub mod openapi;

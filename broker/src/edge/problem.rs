@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hearth_client::wire::{Problem, ProblemCode, StreamTail};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 pub use facts::{Facts, facts};
 
@@ -116,13 +116,12 @@ fn response(request_id: &RequestId, error: &Error, facts: &Facts) -> Response {
 
 fn written(body: Vec<u8>, facts: &Facts) -> Response {
     let mut response = (facts.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
-    headers(&mut response, facts);
+    headers(response.headers_mut(), facts);
     response
 }
 
 /// The headers that go with a status, on problems and on Redis errors alike.
-pub fn headers(response: &mut Response, facts: &Facts) {
-    let headers = response.headers_mut();
+pub fn headers(headers: &mut HeaderMap, facts: &Facts) {
     if let Some(wait) = facts.retry_after {
         let seconds = wait.as_millis().div_ceil(1000).max(1);
         headers.insert(RETRY_AFTER, HeaderValue::from_str(&seconds.to_string()).expect("digits are header text"));

@@ -89,14 +89,19 @@ impl<'a> Command<'a> {
 }
 
 /// Reads one command: a JSON array of strings, numbers and booleans.
-pub fn command(raw: &RawValue) -> Result<Command<'_>, CommandError> {
-    if !raw.get().starts_with('[') {
+pub fn command(json: &str) -> Result<Command<'_>, CommandError> {
+    if !json.trim_start().starts_with('[') {
+        parse::<&RawValue>(json)?;
         return Err(CommandError::Malformed("expected an array of arguments, as in [\"GET\",\"key\"]".to_owned()));
     }
-    let items: Vec<&RawValue> =
-        serde_json::from_str(raw.get()).map_err(|error| CommandError::Malformed(error.to_string()))?;
+    let items: Vec<&RawValue> = parse(json)?;
     let args = items.into_iter().enumerate().map(|(index, item)| argument(index, item));
     checked(args.collect::<Result<_, _>>()?)
+}
+
+/// Reads JSON.
+pub fn parse<'a, T: serde::Deserialize<'a>>(json: &'a str) -> Result<T, CommandError> {
+    serde_json::from_str(json).map_err(|error| CommandError::Malformed(error.to_string()))
 }
 
 /// Checks a command that came as its arguments.
@@ -187,8 +192,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Vec<String>, CommandError> {
-        let raw = RawValue::from_string(json.to_owned()).expect("is JSON");
-        Ok(texts(&command(&raw)?.args))
+        Ok(texts(&command(json)?.args))
     }
 
     fn texts(args: &Args<'_>) -> Vec<String> {
@@ -198,8 +202,7 @@ mod tests {
     #[test]
     fn what_waits_ends_before_the_deadline() {
         let cut = |json: &str| {
-            let raw = RawValue::from_string(json.to_owned()).expect("is JSON");
-            let command = command(&raw).expect("reads");
+            let command = command(json).expect("reads");
             (command.wait.is_some(), texts(&command.within(Duration::from_millis(1500))).join(" "))
         };
         for (json, waits, sent) in [
@@ -232,13 +235,15 @@ mod tests {
 
     #[test]
     fn arguments_travel_as_they_are_written() {
-        let json = r#"["set","k",1180591620717411303424,1.5e-09,true,"\u00e9"]"#;
+        let json = r#" ["set","k",1180591620717411303424,1.5e-09,true,"\u00e9"]"#;
         assert_eq!(read(json).expect("reads"), ["set", "k", "1180591620717411303424", "1.5e-09", "true", "é"]);
     }
 
     #[test]
     fn what_is_no_command_is_refused() {
-        for json in ["{}", "\"GET\"", r#"["GET",null]"#, r#"["GET",["k"]]"#, r#"[["GET","k"]]"#] {
+        for json in
+            ["", "{}", "\"GET\"", "GET k", "[\"GET\"] k", r#"["GET",null]"#, r#"["GET",["k"]]"#, r#"[["GET","k"]]"#]
+        {
             assert!(matches!(read(json), Err(CommandError::Malformed(_))), "{json}");
         }
         assert_eq!(read("[]"), Err(CommandError::Empty));

@@ -1,17 +1,18 @@
 //! Answers in the encoding that the caller asks for (`Accept-Encoding`): zstd, br or gzip.
 
-use axum::Router;
+use std::convert::Infallible;
+use std::future::ready;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use futures_util::future::{BoxFuture, Either};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG};
 use http::{HeaderMap, HeaderValue};
-use tower::ServiceExt;
+use tower::{ServiceExt, service_fn};
 use tower_http::CompressionLevel;
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-
-use super::layers;
 
 /// A smaller answer fits into one packet with its headers, and gains nothing. Unit: bytes.
 const MIN_BYTES: u16 = 1024;
@@ -22,21 +23,29 @@ const MIN_BYTES: u16 = 1024;
 /// At the fastest level: on rows as JSON it takes off most of what the slower ones do, and what remains of a core belongs to
 /// other callers. Streams flow: what there is goes out as soon as nothing more is there. Event streams stay as they are,
 /// since what reads them wants each event at once and often cannot decode.
-pub async fn run(request: Request, router: Router) -> Response {
-    if !request.headers().contains_key(ACCEPT_ENCODING) {
-        return layers::routed(router, request).await;
-    }
+pub fn run<F>(request: Request, answer: impl FnOnce(Request) -> F) -> Either<F, BoxFuture<'static, Response>>
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    let accepted = request.headers().get_all(ACCEPT_ENCODING).iter();
+    let accepted: HeaderMap = accepted.map(|value| (ACCEPT_ENCODING, value.clone())).collect();
+    let answer = answer(request);
     // Boxed, so that a request that asks for nothing does not carry the room for it along.
-    Box::pin(compressed(request, router)).await
+    if accepted.is_empty() { Either::Left(answer) } else { Either::Right(Box::pin(compressed(accepted, answer))) }
 }
 
-async fn compressed(request: Request, router: Router) -> Response {
-    let worth_it = SizeAbove::new(MIN_BYTES).and(NotForContentType::const_new("text/event-stream"));
-    let service = Compression::new(router).quality(CompressionLevel::Fastest).compress_when(worth_it);
-    let mut response = match service.oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
+async fn compressed(accepted: HeaderMap, answer: impl Future<Output = Response>) -> Response {
+    let mut answer = Some(answer.await);
+    let answered = move |_: http::Request<()>| {
+        let answer = answer.take().expect("is asked once");
+        ready(Ok::<_, Infallible>(answer))
     };
+    let worth_it = SizeAbove::new(MIN_BYTES).and(NotForContentType::const_new("text/event-stream"));
+    let service = Compression::new(service_fn(answered)).quality(CompressionLevel::Fastest).compress_when(worth_it);
+    let mut asked = http::Request::new(());
+    *asked.headers_mut() = accepted;
+    let Ok(response) = service.oneshot(asked).await;
+    let mut response = response.map(Body::new);
     if response.headers().contains_key(CONTENT_ENCODING) {
         weaken_etag(response.headers_mut());
     }
@@ -56,6 +65,7 @@ mod tests {
     use std::time::Duration;
 
     use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZstdDecoder};
+    use axum::Router;
     use axum::routing::get;
     use bytes::Bytes;
     use futures_util::{TryStreamExt, stream};
@@ -67,10 +77,11 @@ mod tests {
 
     use super::*;
     use crate::edge::guarded;
+    use crate::server::routes::routed;
 
     async fn asked(handler: Router, accept: &str) -> Response {
         let request = Request::get("/").header(ACCEPT_ENCODING, accept).body(Body::empty()).expect("a request");
-        run(request, handler).await
+        run(request, |request| routed(&handler, request)).await
     }
 
     fn decoder<'a>(encoding: &str, raw: impl AsyncBufRead + Unpin + 'a) -> Box<dyn AsyncRead + Unpin + 'a> {

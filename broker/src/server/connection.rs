@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
+use futures_util::FutureExt;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -227,11 +228,9 @@ fn served<T: Site>(
         let peer = caller.of(request.headers());
         request.extensions_mut().insert(peer);
         let request = request.map(|body| Body::new(Asked::new(body, &watch, is_http2)));
-        let answer = site.clone().answer(request);
-        async move {
-            let response = answer.await;
+        site.answer(request).map(move |response| {
             going.answered();
             Ok::<_, Infallible>(response.map(|body| Answer::new(body, going, is_http2)))
-        }
+        })
     })
 }

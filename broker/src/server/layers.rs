@@ -7,20 +7,22 @@
 //! 4. `compress`: inside of all these, so that the answer is complete when its compressed form is.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::future::ready;
+use std::panic::AssertUnwindSafe;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::compress;
+use super::{compress, routes};
 use crate::base::RequestId;
-use crate::broker::{Broker, Live};
+use crate::broker::Live;
 use crate::edge::auth::{self, AuthError};
 use crate::edge::guarded::Guarded;
 use crate::edge::{Error, Peer, guarded, header, problem};
@@ -32,15 +34,15 @@ const MAX_PATH_CHARS: usize = 200;
 
 /// Answers the requests of one listener.
 pub trait Site: Clone + Send + Sync + 'static {
-    /// Answers one request; each has a clone of its own.
-    fn answer(self, request: Request) -> impl Future<Output = Response<Answered>> + Send + 'static;
+    /// Answers one request.
+    fn answer(&self, request: Request) -> impl Future<Output = Response<Answered>> + Send + use<Self>;
 }
 
 /// The body of an answer, which keeps the count of what is in flight until it has been sent.
 pub type Answered = Guarded<Option<TaskTrackerToken>>;
 
 /// The data interface, with all four around it. They are one function and no `tower` layers: those would box a future and clone a
-/// route each, for every request.
+/// route each, for every request. Nor are they `async`, which would keep the request, and what it becomes, in each of them at once.
 #[derive(Clone)]
 pub struct Data {
     /// What every request asks for the broker of its moment.
@@ -50,8 +52,22 @@ pub struct Data {
 }
 
 impl Site for Data {
-    fn answer(self, request: Request) -> impl Future<Output = Response<Answered>> + Send + 'static {
-        around(self.live.now(), self.router, request)
+    fn answer(&self, mut request: Request) -> impl Future<Output = Response<Answered>> + Send + use<> {
+        let broker = self.live.now();
+        let id = identified(&mut request);
+        // Before the question whether the broker drains: a request that slipped in between would be cut.
+        let in_flight = broker.requests.token();
+        if broker.is_draining() && !is_probe(request.uri().path()) {
+            let refused = guarded::with(problem::plain(&id, &Error::Draining), None);
+            return Either::Left(ready(echoed(refused, &id)));
+        }
+        let handled = compress::run(request, |request| routes::answer(&broker, &self.router, request));
+        let handled = AssertUnwindSafe(handled).catch_unwind();
+        Either::Right(handled.map(move |handled| {
+            let response = handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()));
+            let counted = if guarded::is_stream(&response) { broker.streams.token() } else { in_flight };
+            echoed(guarded::with(response, Some(counted)), &id)
+        }))
     }
 }
 
@@ -63,39 +79,16 @@ pub struct Admin {
 }
 
 impl Site for Admin {
-    async fn answer(self, mut request: Request) -> Response<Answered> {
+    fn answer(&self, mut request: Request) -> impl Future<Output = Response<Answered>> + Send + use<> {
         let id = identified(&mut request);
-        echoed(guarded::with(routed(self.router, request).await, None), &id)
+        routes::routed(&self.router, request).map(move |response| echoed(guarded::with(response, None), &id))
     }
-}
-
-async fn around(broker: Arc<Broker>, router: Router, mut request: Request) -> Response<Answered> {
-    let id = identified(&mut request);
-    // Before the question whether the broker drains: a request that slipped in between would be cut.
-    let in_flight = broker.requests.token();
-    let response = if broker.is_draining() && !is_probe(request.uri().path()) {
-        guarded::with(problem::plain(&id, &Error::Draining), None)
-    } else {
-        let handled = std::panic::AssertUnwindSafe(compress::run(request, router)).catch_unwind().await;
-        let response = handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()));
-        let counted = if guarded::is_stream(&response) { broker.streams.token() } else { in_flight };
-        guarded::with(response, Some(counted))
-    };
-    echoed(response, &id)
 }
 
 fn identified(request: &mut Request) -> RequestId {
     let id = RequestId::from_header(request.headers().get(&header::REQUEST_ID).map(HeaderValue::as_bytes));
     request.extensions_mut().insert(id.clone());
     id
-}
-
-/// What the router answers.
-pub async fn routed(mut router: Router, request: Request) -> Response {
-    match tower::Service::call(&mut router, request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
 }
 
 /// Operators only: everything of the admin interface but the probes.

@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use bytes::Bytes;
 use hearth_client::wire::RedisReply;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::call::{BackendPath, Call, Headers};
 use super::error::Error;
-use super::{auth, body, problem};
+use super::json::json;
+use super::{auth, body, header, problem};
 use crate::base::Deadline;
 use crate::broker::Broker;
 use crate::config::Scope;
@@ -27,7 +28,7 @@ use crate::encode::reply::{Replies, ReplyEncoding, refusal, reply};
 use crate::encode::resp::{Args, NotResp};
 use crate::pool::Cache;
 use crate::pool::redis::Executed;
-use crate::query::command::{Command, CommandError, command};
+use crate::query::command::{Command, CommandError, command, parse};
 
 /// One answer a command, in the same order.
 #[derive(utoipa::ToSchema)]
@@ -147,7 +148,7 @@ pub async fn run_transaction(
 
 async fn one(broker: &Broker, call: &mut Call, cache: &str, headers: &HeaderMap, body: Body) -> Result<Written, Error> {
     let asked = admitted(broker, call, cache, headers, body).await?;
-    let command = command(parse(&asked.body)?)?;
+    let command = command(asked.text()?)?;
     run(call, &asked, command).await
 }
 
@@ -250,14 +251,14 @@ fn note(call: &mut Call, action: &'static str, commands: &[Args<'_>]) {
 
 /// A command of several: it may not wait, since the others would.
 fn among_others(raw: &RawValue) -> Result<Command<'_>, CommandError> {
-    let command = command(raw)?;
+    let command = command(raw.get())?;
     if command.wait.is_some() { Err(CommandError::WaitsAmongOthers(command.name())) } else { Ok(command) }
 }
 
 /// A request that was let in, with its body.
 struct Asked {
     cache: Arc<Cache>,
-    body: bytes::Bytes,
+    body: Bytes,
     deadline: Deadline,
     encoding: ReplyEncoding,
     max_commands: usize,
@@ -266,9 +267,14 @@ struct Asked {
 }
 
 impl Asked {
+    /// JSON is UTF-8.
+    fn text(&self) -> Result<&str, CommandError> {
+        std::str::from_utf8(&self.body).map_err(|error| CommandError::Malformed(error.to_string()))
+    }
+
     /// The body's commands, none of them read yet.
     fn commands(&self, what: &str) -> Result<Vec<&RawValue>, Error> {
-        let items: Vec<&RawValue> = parse(&self.body)?;
+        let items: Vec<&RawValue> = parse(self.text()?)?;
         if items.is_empty() {
             return Err(CommandError::Malformed(format!("empty {what} request")).into());
         }
@@ -315,12 +321,8 @@ async fn admitted(
     })
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, CommandError> {
-    serde_json::from_slice(body).map_err(|error| CommandError::Malformed(error.to_string()))
-}
-
 fn encoding(headers: &HeaderMap) -> Result<ReplyEncoding, Error> {
-    match headers.get("upstash-encoding").map(http::HeaderValue::as_bytes) {
+    match headers.get(&header::UPSTASH_ENCODING).map(HeaderValue::as_bytes) {
         None => Ok(ReplyEncoding::Plain),
         Some(b"base64") => Ok(ReplyEncoding::Base64),
         Some(_) => Err(Error::Invalid("ERR Upstash-Encoding must be base64".to_owned())),
@@ -336,7 +338,7 @@ impl From<NotResp> for Error {
 
 fn respond(call: Call, ended: Result<Written, Error>) -> Response {
     match ended {
-        Ok((status, out)) => call.finish((status, [(CONTENT_TYPE, "application/json")], out).into_response(), None),
+        Ok((status, out)) => call.finish(json(status, out), None),
         Err(error) => {
             let facts = problem::facts(&error);
             // By its code alone: the text may hold a value.
@@ -344,8 +346,8 @@ fn respond(call: Call, ended: Result<Written, Error>) -> Response {
             tracing::debug!(request.id = %call.request_id, error.type = code, "redis request refused: {code}");
             let mut out = Vec::new();
             refusal(&mut out, &text(&error));
-            let mut response = (facts.status, [(CONTENT_TYPE, "application/json")], out).into_response();
-            problem::headers(&mut response, &facts);
+            let mut response = json(facts.status, out);
+            problem::headers(response.headers_mut(), &facts);
             call.finish(response, Some(problem::code_name(facts.code)))
         }
     }

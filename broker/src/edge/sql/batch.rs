@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hearth_client::wire::{BatchRequest, BatchResponse, BatchStatement, Transaction};
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 
 use super::problems::Problems;
 use super::{Asked, note};
 use crate::broker::Broker;
 use crate::edge::call::{BackendPath, Call, Headers};
+use crate::edge::json::json;
 use crate::edge::{Error, body, problem};
 use crate::encode::columns::Format;
 use crate::encode::rows::row_count;
@@ -44,7 +44,7 @@ pub async fn batch(
             call.spent(answer.queue, answer.db);
             call.used_rows(|| answer.rows());
             call.note(|event| event.rows = answer.results.iter().map(|result| row_count(result)).sum());
-            call.finish(([(CONTENT_TYPE, "application/json")], written(&answer)).into_response(), None)
+            call.finish(json(StatusCode::OK, written(&answer)), None)
         }
         Err(error) => problem::finish(call, &error),
     }

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use hearth_client::wire::{CopyResponse, Int8Format, RowShape, ValueFormat};
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 
 use super::problems::Problems;
@@ -19,6 +18,7 @@ use crate::broker::Broker;
 use crate::config::Scope;
 use crate::edge::auth::AuthError;
 use crate::edge::call::{BackendPath, Call, Headers};
+use crate::edge::json::json;
 use crate::edge::{Error, encoding, problem};
 use crate::encode::columns::Format;
 use crate::query::copy::{CopyIn, Source};
@@ -52,7 +52,7 @@ pub async fn copy_in(
     match load(&broker, &mut call, &database, address.as_deref(), &headers, body).await {
         Ok(loaded) => {
             let body = serde_json::to_vec(&loaded).expect("counts are plain data");
-            call.finish(([(CONTENT_TYPE, "application/json")], body).into_response(), None)
+            call.finish(json(StatusCode::OK, body), None)
         }
         Err(error) => problem::finish(call, &error),
     }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hearth_client::wire::{QueryRequest, QueryResponse, StreamHead, media_type};
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 
 use super::problems::Problems;
 use super::{Asked, line_format, note, streamed, unnumbered};
 use crate::broker::Broker;
 use crate::edge::call::{BackendPath, Call, Headers};
+use crate::edge::json::json;
 use crate::edge::{Error, body, problem};
 use crate::encode::LineFormat;
 use crate::encode::columns::Format;
@@ -93,7 +93,7 @@ pub async fn one<'a>(
         asked.tell(call, &answer);
         let body = answer.results.into_iter().next().unwrap_or_default();
         call.note(|event| event.rows = row_count(&body));
-        return Ok(([(CONTENT_TYPE, "application/json")], body).into_response());
+        return Ok(json(StatusCode::OK, body).map(Body::new));
     };
     let timeout_ms = asked.stream_timeout_ms();
     let stream = {

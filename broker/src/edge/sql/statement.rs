@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use hearth_client::wire::{Int8Format, QueryResponse, RowShape, StatementRequest, ValueFormat};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -18,6 +18,7 @@ use super::{Asked, decoded, line_format, note, query, unnumbered};
 use crate::broker::Broker;
 use crate::config::NamedStatement;
 use crate::edge::call::{Call, Headers};
+use crate::edge::json::json;
 use crate::edge::{Error, body, problem};
 use crate::encode::columns::Format;
 use crate::encode::rows::row_count;
@@ -141,11 +142,8 @@ async fn get_answer(
     let is_known = known
         .flat_map(|value| value.split(','))
         .any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*");
-    let mut response = if is_known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        ([(CONTENT_TYPE, "application/json")], body).into_response()
-    };
+    let mut response =
+        if is_known { StatusCode::NOT_MODIFIED.into_response() } else { json(StatusCode::OK, body).map(Body::new) };
     let headers = response.headers_mut();
     headers.insert(ETAG, HeaderValue::from_str(&etag).expect("hexadecimal digits are header text"));
     headers.insert(CACHE_CONTROL, cache_control(named));

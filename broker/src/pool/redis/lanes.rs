@@ -114,9 +114,8 @@ impl Node {
         write: impl FnOnce(&mut BytesMut),
         deadline: Deadline,
     ) -> Result<Bytes, CacheError> {
-        let (index, line) = self.lane(deadline).await?;
-        let sent = Instant::now();
-        let source = match line.ask(replies, most, deadline.at(), write).await {
+        let (index, line, sent) = self.lane(deadline).await?;
+        let source = match line.ask(replies, most, sent, deadline.at(), write).await {
             Ok(Answer::Replies(bytes)) => return Ok(bytes),
             Ok(Answer::TooLong) => {
                 return Err(CacheError::TooLong { backend: self.backend.clone(), limit: most });
@@ -135,7 +134,8 @@ impl Node {
         Err(CacheError::Lost { backend: self.backend.clone(), source: Box::new(source) })
     }
 
-    async fn lane(self: &Arc<Self>, deadline: Deadline) -> Result<(usize, Arc<Line>), PoolError> {
+    /// Which lane, its connection, and the moment at which it was ready.
+    async fn lane(self: &Arc<Self>, deadline: Deadline) -> Result<(usize, Arc<Line>, Instant), PoolError> {
         let index = self.lanes.next();
         let lane = &self.lanes.all[index];
         let start = Instant::now();
@@ -144,9 +144,9 @@ impl Node {
             && !self.is_doubtful(open, start)
         {
             open.used = start;
-            return Ok((index, Arc::clone(&open.line)));
+            return Ok((index, Arc::clone(&open.line), start));
         }
-        Box::pin(self.mended(lane, start, deadline)).await.map(|line| (index, line))
+        Box::pin(self.mended(lane, start, deadline)).await.map(|line| (index, line, Instant::now()))
     }
 
     /// A lane that had to be opened, or asked first.
@@ -232,5 +232,6 @@ async fn answers(line: &Line) -> bool {
     if line.is_broken() {
         return false;
     }
-    line.ask(1, usize::MAX, Instant::now() + SIGN_OF_LIFE, |out| pack(out, &["PING"])).await.is_ok()
+    let now = Instant::now();
+    line.ask(1, usize::MAX, now, now + SIGN_OF_LIFE, |out| pack(out, &["PING"])).await.is_ok()
 }

@@ -41,18 +41,19 @@ impl Line {
         Self(Pipeline::new(stream, Resp, None))
     }
 
-    /// Sends what `write` appends and waits until `due` for so many replies, of at most `most` bytes.
+    /// Sends what `write` appends and waits until `due` for so many replies, of at most `most` bytes. `since` is now.
     ///
     /// Cancel safe: the commands run, and their replies are thrown away.
     pub async fn ask(
         &self,
         replies: usize,
         most: usize,
+        since: Instant,
         due: Instant,
         write: impl FnOnce(&mut BytesMut),
     ) -> Result<Answer, Broken> {
         let reader = Replies { scanner: Scanner::new(replies), most, too_long: false, bytes: Bytes::new() };
-        match self.0.ask(Instant::now(), due, reader, write).await {
+        match self.0.ask(since, due, reader, write).await {
             Ok(answered) if answered.reader.too_long => Ok(Answer::TooLong),
             Ok(answered) => Ok(Answer::Replies(answered.reader.bytes)),
             Err(Ended::Before) => Err(Broken::Before),
