@@ -36,8 +36,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), Box<dyn Error>> {
         // Beside serving: a backend that is slow to answer must not keep callers of the others waiting.
         let warming = live.clone();
         tokio::spawn(async move { warming.warm().await });
-        tracing::info!(server.address = %data, admin.address = %admin, "listening on {data}, admin on {admin}");
         let workers = Workers::start(config.server.workers as usize)?;
+        tracing::info!(server.address = %data, admin.address = %admin, "listening on {data}, admin on {admin}");
         serve(live, listeners, workers, stop).await;
         Ok(())
     })

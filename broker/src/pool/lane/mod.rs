@@ -7,6 +7,7 @@
 mod answer;
 mod place;
 mod share;
+mod slot;
 mod tally;
 mod width;
 
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use place::Shared;
 use share::Shares;
+use slot::Slot;
 use tally::Tally;
 use width::{PAUSE, Width};
 
@@ -36,26 +38,28 @@ pub struct Lanes {
     all: Vec<Lane>,
     /// So many of them are used now.
     used: AtomicUsize,
+    /// So many are open.
+    open: Arc<AtomicUsize>,
     tally: Tally,
     shares: Arc<Shares>,
     /// Locked once a second.
     width: Mutex<Width>,
 }
 
-#[derive(Default)]
 struct Lane {
-    /// The lock guards a look or a swap.
-    session: Mutex<Option<Arc<Shared>>>,
+    session: Slot<Shared>,
     opening: AtomicBool,
 }
 
 impl Lanes {
     /// At most `most` lanes, not opened yet.
     pub fn new(most: usize) -> Self {
-        let width = Width::new(most);
+        let (width, open) = (Width::new(most), Arc::default());
+        let lane = |_| Lane { session: Slot::new(&open), opening: AtomicBool::new(false) };
         Self {
-            all: (0..most).map(|_| Lane::default()).collect(),
+            all: (0..most).map(lane).collect(),
             used: AtomicUsize::new(width.lanes()),
+            open,
             tally: Tally::default(),
             shares: Arc::default(),
             width: Mutex::new(width),
@@ -70,7 +74,7 @@ impl Lanes {
         self.used.store(used, Ordering::Release);
         // Closed with their last callers.
         for lane in &self.all[used..] {
-            lane.swap(None);
+            lane.session.swap(None);
         }
         change
     }
@@ -99,7 +103,8 @@ impl Lanes {
         if ahead >= DEPTH {
             return None;
         }
-        let share = self.shares.take(account.bucket(), used * DEPTH)?;
+        let open = self.open.load(Ordering::Acquire).max(1);
+        let share = self.shares.take(account.bucket(), open * DEPTH)?;
         Some(Place { shared, ahead, endpoint: Arc::clone(endpoint), _share: share })
     }
 
@@ -111,7 +116,7 @@ impl Lanes {
         shut: impl Fn(usize),
     ) -> Option<Arc<Shared>> {
         let sessions = indexes.filter_map(|index| {
-            let session = self.all[index].session(endpoint);
+            let session = self.all[index].session.get(|shared| shared.is_fit(endpoint));
             if session.is_none() {
                 shut(index);
             }
@@ -123,14 +128,14 @@ impl Lanes {
     /// Lets go of lanes that have ended, or must: where nobody asks for one, nobody else would notice.
     pub(super) fn bury(&self, endpoint: &Endpoint) {
         for lane in &self.all {
-            drop(lane.session(endpoint));
+            drop(lane.session.get(|shared| shared.is_fit(endpoint)));
         }
     }
 
     /// Closes every lane once its callers are done.
     pub fn close(&self) {
         for lane in &self.all {
-            lane.swap(None);
+            lane.session.swap(None);
         }
     }
 }
@@ -155,21 +160,6 @@ impl Endpoint {
     }
 }
 
-impl Lane {
-    fn session(&self, endpoint: &Endpoint) -> Option<Arc<Shared>> {
-        let mut held = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let fit = held.as_ref().is_some_and(|shared| shared.is_fit(endpoint));
-        if !fit {
-            *held = None;
-        }
-        held.clone()
-    }
-
-    fn swap(&self, shared: Option<Arc<Shared>>) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = shared;
-    }
-}
-
 /// Opens a lane beside the callers, who go on with leases meanwhile.
 fn open(endpoint: &Arc<Endpoint>, index: usize, prepared_statements: usize) {
     let lane = &endpoint.lanes.all[index];
@@ -180,7 +170,7 @@ fn open(endpoint: &Arc<Endpoint>, index: usize, prepared_statements: usize) {
     endpoint.cleaning.spawn(async move {
         let lane = &task.lanes.all[index];
         if let Some(shared) = place::dial(&task, prepared_statements).await {
-            lane.swap(Some(Arc::new(shared)));
+            lane.session.swap(Some(shared));
         } else {
             tracing::debug!(backend.name = %task.backend, "a lane to `{}` could not be opened", task.backend);
         }
