@@ -75,3 +75,32 @@ async fn a_lane_to_redis_that_a_health_check_opened_becomes_a_workers() {
     take_turns(turns).await;
     assert!((ended().await - replaced).abs() < f64::EPSILON, "and once only");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_how_each_worker_does() {
+    let stack = two_workers().await;
+    let callers = Callers::new(&stack, 4);
+    let ask = async || {
+        for caller in 0..4 {
+            assert_eq!(callers.ask(caller, "/v1/redis/main", &json!(["PING"])).await.status, 200);
+        }
+    };
+    let series = async |name: &str| {
+        let text = stack.send(Client::new().get(format!("{}/metrics", stack.admin_url))).await.text;
+        [0, 1].map(|worker| {
+            let start = format!("hearth_{name}{{worker=\"{worker}\"}} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(&start)?.parse::<f64>().ok());
+            value.unwrap_or_else(|| panic!("{start} in\n{text}"))
+        })
+    };
+    ask().await;
+    let connections = series("worker_connections").await;
+    assert!(
+        connections.iter().all(|count| (count - 2.0).abs() < f64::EPSILON),
+        "each caller keeps its own: {connections:?}"
+    );
+    let before = series("worker_busy_seconds_total").await;
+    ask().await;
+    let after = series("worker_busy_seconds_total").await;
+    assert!(before.iter().zip(after).all(|(before, after)| *before > 0.0 && after > *before), "{before:?} {after:?}");
+}

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -96,6 +97,13 @@ impl Workers {
         let seat = seat.unwrap_or(&self.all[first]);
         seat.tasks.fetch_add(1, Ordering::Relaxed);
         (&seat.runtime, Occupied(Arc::clone(&seat.tasks)))
+    }
+
+    /// How each does: its tasks now, and for how long it was not waiting for anything since it began.
+    pub fn doing(&self) -> impl Iterator<Item = (usize, Duration)> {
+        // A runtime of one thread counts that as its only worker.
+        let busy = |seat: &Seat| seat.runtime.metrics().worker_total_busy_duration(0);
+        self.all.iter().map(move |seat| (seat.tasks.load(Ordering::Relaxed), busy(seat)))
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn serve(live: Live, listeners: Listeners, workers: Workers, stop: imp
     let workers = Arc::new(workers);
     let data = layers::Data { live: live.clone(), router: routes::data(&live) };
     let data = Acceptor::start(Kind::Data, listeners.data, data, live.clone(), Arc::clone(&workers));
-    let admin = layers::Admin { router: routes::admin(&live) };
+    let admin = layers::Admin { router: routes::admin(&live, &workers) };
     let admin = Acceptor::start(Kind::Admin, listeners.admin, admin, live.clone(), Arc::new(Workers::none()));
     tokio::select! {
         () = stop => {}

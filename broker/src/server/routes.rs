@@ -12,7 +12,7 @@ use futures_util::future::Either;
 use http::Method;
 
 use super::layers;
-use crate::base::RequestId;
+use crate::base::{RequestId, Workers};
 use crate::broker::{Broker, Live};
 use crate::edge::{Error, admin, explain, health, listen, openapi, problem, redis, reload, sql, whoami};
 
@@ -42,10 +42,10 @@ pub fn data(live: &Live) -> Router {
         .with_state(live.clone())
 }
 
-/// The admin interface.
-pub fn admin(live: &Live) -> Router {
+/// The admin interface, which tells of these workers.
+pub fn admin(live: &Live, workers: &Arc<Workers>) -> Router {
     Router::new()
-        .route("/metrics", get(admin::metrics))
+        .route("/metrics", get(admin::metrics).layer(Extension(Arc::clone(workers))))
         .route("/admin/v1/pools", get(admin::pools))
         .route("/admin/v1/events", get(admin::events))
         .route("/admin/v1/decisions", get(admin::decisions))

@@ -22,12 +22,15 @@ pub use pools::pools;
 use super::call::BackendPath;
 use super::error::Error;
 use super::problem;
-use crate::base::RequestId;
+use crate::base::{RequestId, Workers};
 use crate::broker::Broker;
 use crate::pool::Database;
 
 /// Every metric in the `OpenMetrics` text format.
-pub async fn metrics(State(broker): State<Arc<Broker>>) -> Response {
+pub async fn metrics(State(broker): State<Arc<Broker>>, Extension(workers): Extension<Arc<Workers>>) -> Response {
+    for (worker, (connections, busy)) in workers.doing().enumerate() {
+        broker.metrics.workers.note(worker, connections, busy);
+    }
     for endpoint in broker.databases.values().flat_map(|database| database.endpoints()) {
         endpoint.measure();
     }

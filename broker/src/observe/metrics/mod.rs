@@ -13,6 +13,7 @@ mod queues;
 mod reloads;
 mod requests;
 mod scrape;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -38,6 +39,7 @@ pub use queues::QueueMetrics;
 pub use reloads::ReloadMetrics;
 pub use requests::RouteMetrics;
 pub use scrape::Named;
+pub use workers::WorkerMetrics;
 
 /// From 100 µs, about one round trip to a database in the same machine, to 26 s, near the default deadline.
 const SECONDS: [f64; 18] = [
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub reloads: ReloadMetrics,
     /// What is known of the control database.
     pub control: ControlMetrics,
+    /// The threads that serve callers.
+    pub workers: WorkerMetrics,
 }
 
 impl Default for Metrics {
@@ -85,7 +89,8 @@ impl Metrics {
         let listener = ListenerMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let control = ControlMetrics::register(&mut registry);
-        Self { registry: Arc::new(registry), requests, pools, lanes, auth, limits, listener, reloads, control }
+        let workers = WorkerMetrics::register(&mut registry);
+        Self { registry: Arc::new(registry), requests, pools, lanes, auth, limits, listener, reloads, control, workers }
     }
 
     /// The handles for one tenant's requests to one backend, looked up once.
