@@ -181,3 +181,18 @@ async fn a_refused_feature_is_the_callers_news_and_leaves_the_lane_alone() {
     }
     assert_eq!(stack.query(part, json!(["hour"])).await.body["rows"][0]["w"], "50ms", "still on a lane");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_that_nobody_uses_give_their_sessions_to_those_who_wait() {
+    let stack = stack().await;
+    eventually("a lane is open", async || is_laned(&stack).await).await;
+    // More than there is room for beside a lane.
+    let sleepers = futures_util::future::join_all((0..9).map(|_| stack.query("SELECT pg_sleep(20)", json!([]))));
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'";
+    tokio::select! {
+        _ = sleepers => panic!("somebody waited for a sleeper's end"),
+        () = eventually("all sessions sleep", async || stack.count(asleep).await == 8) => {}
+    }
+    // The sleepers have left. Whoever comes next has lanes again.
+    eventually("a lane is open", async || is_laned(&stack).await).await;
+}

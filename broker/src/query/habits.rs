@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,7 +14,10 @@ use crate::observe::OffLane;
 /// Statements remembered; when full, the memory starts anew. At about 100 bytes each: 800 KiB.
 const MOST: usize = 8_192;
 /// Fast and small runs on a lease, less those that were not, before a statement may use a lane.
-const RUNS: u8 = 3;
+const RUNS: u16 = 3;
+/// The same for one that was taken off a lane before, and all of them in a row: what is slow one time in a hundred holds up a lane's
+/// other callers again and again, and three good runs say nothing of it.
+const PROOF: u16 = 2_048;
 /// Slower is not fast. A lane's callers wait for each other, so a tenth of its budget.
 const FAST: Duration = Duration::from_millis(5);
 /// Larger is not small. Unit: bytes of encoded result.
@@ -28,8 +31,8 @@ const WEIGHT: u32 = 16;
 /// One statement's habits.
 #[derive(Debug, Default)]
 pub struct Habit {
-    /// Good runs on a lease, up to [`RUNS`].
-    score: AtomicU8,
+    /// Good runs on a lease, up to as many as are needed.
+    score: AtomicU16,
     /// Times it was taken off, lately.
     bans: AtomicU8,
     /// Off the lanes until then. Unit: milliseconds since the memory began; 0: not.
@@ -45,6 +48,17 @@ pub struct Habits {
     hash: RandomState,
     start: Instant,
     metrics: LaneMetrics,
+}
+
+impl Habit {
+    fn was_banned(&self) -> bool {
+        self.bans.load(Ordering::Relaxed) > 0
+    }
+
+    /// Good runs before it may use a lane.
+    fn needed(&self) -> u16 {
+        if self.was_banned() { PROOF } else { RUNS }
+    }
 }
 
 impl Habits {
@@ -68,7 +82,7 @@ impl Habits {
 
     /// True for a statement that was fast and small the last few times.
     pub fn are_good(&self, habit: &Habit) -> bool {
-        habit.score.load(Ordering::Relaxed) >= RUNS && !self.is_banned(habit)
+        habit.score.load(Ordering::Relaxed) >= habit.needed() && !self.is_banned(habit)
     }
 
     /// Notes a run on a lease.
@@ -77,9 +91,14 @@ impl Habits {
             return;
         }
         let good = took < FAST && bytes <= SMALL_BYTES;
-        let step = |score: u8| if good { Some((score + 1).min(RUNS)) } else { Some(score.saturating_sub(1)) };
+        let (needed, was_banned) = (habit.needed(), habit.was_banned());
+        let step = |score: u16| match (good, was_banned) {
+            (true, _) => Some((score + 1).min(needed)),
+            (false, false) => Some(score.saturating_sub(1)),
+            (false, true) => Some(0),
+        };
         let before = habit.score.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(0);
-        if good && before == RUNS - 1 {
+        if good && before == needed - 1 {
             self.metrics.promoted();
         }
     }
@@ -142,7 +161,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn promote(habits: &Habits, habit: &Habit) {
-        for _ in 0..RUNS {
+        for _ in 0..habit.needed() {
             assert!(!habits.are_good(habit));
             habits.note(habit, MS, 100);
         }
@@ -164,12 +183,19 @@ mod tests {
         promote(&habits, &habit);
         for ban in [FIRST_BAN, 2 * FIRST_BAN, 4 * FIRST_BAN] {
             habits.ban(&habit, OffLane::OverBudget);
-            for _ in 0..RUNS {
+            for _ in 0..PROOF {
                 habits.note(&habit, MS, 100);
             }
             assert!(!habits.are_good(&habit), "off, however well it runs meanwhile");
             assert!(habits.is_banned(&habit));
             tokio::time::advance(ban).await;
+            for _ in 0..10 {
+                for _ in 1..PROOF {
+                    habits.note(&habit, MS, 100);
+                }
+                habits.note(&habit, 100 * MS, 100);
+            }
+            assert!(!habits.are_good(&habit), "slow once in a while");
             promote(&habits, &habit);
         }
         tokio::time::advance(2 * LONGEST_BAN).await;

@@ -66,14 +66,16 @@ impl Lanes {
         }
     }
 
-    /// One second is over: there may be more lanes from now on, or fewer.
-    pub fn sweep(&self) -> Change {
+    /// One second is over: there may be more lanes from now on, or fewer. `is_wanted`: somebody waits for a session.
+    pub fn sweep(&self, is_wanted: bool) -> Change {
         let mut width = self.width.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = width.step(self.tally.take(), Instant::now());
+        let is_wanted = is_wanted && self.open.load(Ordering::Acquire) > 0;
+        let change = width.step(self.tally.take(), is_wanted, Instant::now());
         let used = width.lanes();
         self.used.store(used, Ordering::Release);
         // Closed with their last callers.
-        for lane in &self.all[used..] {
+        let kept = if change == Change::LetGo { 0 } else { used };
+        for lane in &self.all[kept..] {
             lane.session.swap(None);
         }
         change
@@ -143,11 +145,14 @@ impl Lanes {
 impl Endpoint {
     /// One step of the sweep: as many lanes as carry most.
     pub(super) fn widen(&self) {
-        let (change, lanes) = (self.lanes.sweep(), self.lanes.used());
+        let (change, lanes) = (self.lanes.sweep(self.idle.waiting() > 0), self.lanes.used());
         match change {
             Change::None => {}
             Change::Tried | Change::Narrowed => {
                 tracing::debug!(backend.name = %self.backend, server.address = %self.address, lanes, "{lanes} lanes to `{}`", self.address);
+            }
+            Change::LetGo => {
+                tracing::debug!(backend.name = %self.backend, server.address = %self.address, "lanes to `{}` are closed: they were not used, and callers wait for sessions", self.address);
             }
             Change::Paused => {
                 self.metrics.lane_pauses.inc();

@@ -1,4 +1,5 @@
-//! How many lanes: one more only for as long as that carries more, and none for a while where they do harm.
+//! How many lanes: one more only for as long as that carries more, and none for a while where they do harm, or where their sessions
+//! are wanted elsewhere and nobody uses them.
 //!
 //! A rule without I/O, asked once a second. More lanes share the work of one server between more of its processes, which helps
 //! while one is busy all the time and hurts beyond: fewer statements meet on a lane, and each costs more system calls.
@@ -26,6 +27,8 @@ const HOLD: Duration = Duration::from_mins(1);
 const LONGEST_HOLD: Duration = Duration::from_mins(16);
 /// Calm for so many seconds in a row, one less.
 const BEFORE_SHRINKING: u32 = 60;
+/// Unused for so many seconds in a row, lanes give their sessions to those who wait for one.
+const BEFORE_LETTING_GO: u32 = 2;
 /// Where one in so many statements is over budget, lanes do harm...
 const HARM: u64 = 100;
 /// ... if it is not just a few.
@@ -44,6 +47,8 @@ pub enum Change {
     Narrowed,
     /// None at all for [`PAUSE`].
     Paused,
+    /// Those that are open are closed; the next statement for one has them opened again.
+    LetGo,
 }
 
 /// The number of lanes, and what is known of it.
@@ -53,6 +58,7 @@ pub struct Width {
     most: usize,
     pressed: u32,
     calm: u32,
+    unused: u32,
     /// Statements a second: of the last second, and of the one before.
     last: [f64; 2],
     trial: Option<Trial>,
@@ -76,6 +82,7 @@ impl Width {
             most,
             pressed: 0,
             calm: 0,
+            unused: 0,
             last: [0.0; 2],
             trial: None,
             failures: 0,
@@ -89,8 +96,8 @@ impl Width {
         if self.paused_until.is_some() { 0 } else { self.used }
     }
 
-    /// One second is over.
-    pub fn step(&mut self, counts: Counts, now: Instant) -> Change {
+    /// One second is over. `is_wanted`: somebody waits for a session.
+    pub fn step(&mut self, counts: Counts, is_wanted: bool, now: Instant) -> Change {
         if self.paused_until.is_some_and(|until| now < until) {
             return Change::None;
         }
@@ -99,6 +106,11 @@ impl Width {
             self.paused_until = Some(now + PAUSE);
             self.trial = None;
             return Change::Paused;
+        }
+        self.unused = if counts.asked == 0 { self.unused + 1 } else { 0 };
+        if self.unused >= BEFORE_LETTING_GO && is_wanted {
+            self.trial = None;
+            return Change::LetGo;
         }
         #[expect(clippy::cast_precision_loss, reason = "a second's worth of statements")]
         let rate = counts.asked as f64;
@@ -157,12 +169,13 @@ mod tests {
 
     struct World {
         width: Width,
+        is_wanted: bool,
         now: Instant,
     }
 
     impl World {
         fn new(most: usize) -> Self {
-            Self { width: Width::new(most), now: Instant::now() }
+            Self { width: Width::new(most), is_wanted: false, now: Instant::now() }
         }
 
         /// Seconds under full load, of which so many lanes carry so much.
@@ -177,7 +190,7 @@ mod tests {
             let mut changes = Vec::new();
             for _ in 0..seconds {
                 self.now += SECOND;
-                changes.push(self.width.step(counts(self.width.lanes()), self.now));
+                changes.push(self.width.step(counts(self.width.lanes()), self.is_wanted, self.now));
             }
             changes.retain(|change| *change != Change::None);
             changes
@@ -208,6 +221,20 @@ mod tests {
         world.run(400, |_| Counts { asked: 50, ahead: 2, over_budget: 0 });
         assert_eq!(world.width.lanes(), FEWEST);
         assert_eq!(World::new(0).width.lanes(), 0, "none where none may be");
+    }
+
+    #[test]
+    fn lanes_that_nobody_uses_give_their_sessions_to_those_who_wait() {
+        let mut world = World::new(2);
+        let unused = |_: usize| Counts::default();
+        assert_eq!(world.run(60, unused), [], "nobody waits");
+        world.is_wanted = true;
+        assert_eq!(world.run(1, unused), [Change::LetGo]);
+        let used = |_: usize| Counts { asked: 1, ahead: 0, over_budget: 0 };
+        assert_eq!(world.run(60, used), [], "one statement a second is use");
+        assert_eq!(world.run(BEFORE_LETTING_GO - 1, unused), []);
+        assert_eq!(world.run(1, unused), [Change::LetGo]);
+        assert_eq!(world.width.lanes(), 2, "there may be as many as before");
     }
 
     #[test]
