@@ -15,7 +15,7 @@ use crate::observe::OffLane;
 const MOST: usize = 8_192;
 /// Fast and small runs on a lease, less those that were not, before a statement may use a lane.
 const RUNS: u16 = 3;
-/// The same for one that was taken off a lane before, and all of them in a row: what is slow one time in a hundred holds up a lane's
+/// The same for one that was taken off a lane lately, and all of them in a row: what is slow one time in a hundred holds up a lane's
 /// other callers again and again, and three good runs say nothing of it.
 const PROOF: u16 = 2_048;
 /// Slower is not fast. A lane's callers wait for each other, so a tenth of its budget.
@@ -50,17 +50,6 @@ pub struct Habits {
     metrics: LaneMetrics,
 }
 
-impl Habit {
-    fn was_banned(&self) -> bool {
-        self.bans.load(Ordering::Relaxed) > 0
-    }
-
-    /// Good runs before it may use a lane.
-    fn needed(&self) -> u16 {
-        if self.was_banned() { PROOF } else { RUNS }
-    }
-}
-
 impl Habits {
     /// Nothing known.
     pub fn new(metrics: LaneMetrics) -> Self {
@@ -80,9 +69,9 @@ impl Habits {
         Arc::clone(known.entry(fingerprint).or_default())
     }
 
-    /// True for a statement that was fast and small the last few times.
+    /// True for a statement that has been fast and small often enough.
     pub fn are_good(&self, habit: &Habit) -> bool {
-        habit.score.load(Ordering::Relaxed) >= habit.needed() && !self.is_banned(habit)
+        habit.score.load(Ordering::Relaxed) >= self.needed(habit) && !self.is_banned(habit)
     }
 
     /// Notes a run on a lease.
@@ -91,11 +80,12 @@ impl Habits {
             return;
         }
         let good = took < FAST && bytes <= SMALL_BYTES;
-        let (needed, was_banned) = (habit.needed(), habit.was_banned());
-        let step = |score: u16| match (good, was_banned) {
-            (true, _) => Some((score + 1).min(needed)),
-            (false, false) => Some(score.saturating_sub(1)),
-            (false, true) => Some(0),
+        let needed = self.needed(habit);
+        let step = |score: u16| match good {
+            true => Some((score + 1).min(needed)),
+            // On lanes again, it is judged there: a slow run on a lease may be the machine's.
+            false if needed == PROOF => Some(if score < needed { 0 } else { score }),
+            false => Some(score.saturating_sub(1)),
         };
         let before = habit.score.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(0);
         if good && before == needed - 1 {
@@ -124,9 +114,7 @@ impl Habits {
     pub fn ban(&self, habit: &Habit, reason: OffLane) {
         self.metrics.demoted(reason);
         let now = self.now_ms();
-        let last = habit.banned_until_ms.load(Ordering::Relaxed);
-        let forgiven = now > last + ms(LONGEST_BAN);
-        let times = if forgiven { 0 } else { habit.bans.load(Ordering::Relaxed) };
+        let times = if self.is_forgiven(habit) { 0 } else { habit.bans.load(Ordering::Relaxed) };
         habit.bans.store(times.saturating_add(1), Ordering::Relaxed);
         let ban = FIRST_BAN.saturating_mul(1 << times.min(8)).min(LONGEST_BAN);
         habit.banned_until_ms.store(now + ms(ban), Ordering::Relaxed);
@@ -137,6 +125,17 @@ impl Habits {
     /// What is counted of lanes.
     pub fn metrics(&self) -> &LaneMetrics {
         &self.metrics
+    }
+
+    /// Good runs on leases before it may use a lane.
+    fn needed(&self, habit: &Habit) -> u16 {
+        if self.is_forgiven(habit) { RUNS } else { PROOF }
+    }
+
+    /// It was never taken off, or not for so long that it does not count any more.
+    fn is_forgiven(&self, habit: &Habit) -> bool {
+        let last = habit.banned_until_ms.load(Ordering::Relaxed);
+        last == 0 || self.now_ms() > last + ms(LONGEST_BAN)
     }
 
     fn is_banned(&self, habit: &Habit) -> bool {
@@ -161,7 +160,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn promote(habits: &Habits, habit: &Habit) {
-        for _ in 0..habit.needed() {
+        for _ in 0..habits.needed(habit) {
             assert!(!habits.are_good(habit));
             habits.note(habit, MS, 100);
         }
@@ -197,11 +196,20 @@ mod tests {
             }
             assert!(!habits.are_good(&habit), "slow once in a while");
             promote(&habits, &habit);
+            habits.note(&habit, 100 * MS, 100);
+            assert!(habits.are_good(&habit), "proven, it is judged on lanes");
         }
-        tokio::time::advance(2 * LONGEST_BAN).await;
+        tokio::time::advance(LONGEST_BAN + MS).await;
         habits.ban(&habit, OffLane::OverBudget);
         tokio::time::advance(FIRST_BAN).await;
-        promote(&habits, &habits.of("b"));
+        habits.note(&habit, MS, 100);
+        assert_eq!((habits.is_banned(&habit), habits.needed(&habit)), (false, PROOF), "as long as the first time");
+        tokio::time::advance(LONGEST_BAN + MS).await;
+        assert_eq!(habits.needed(&habit), RUNS, "forgiven");
+        for _ in 0..RUNS {
+            habits.note(&habit, MS, 100);
+        }
+        assert!(habits.are_good(&habit));
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{compress, routes};
+use super::{compress, frequent, routes};
 use crate::base::RequestId;
 use crate::broker::Live;
 use crate::edge::auth::{self, AuthError};
@@ -61,7 +61,7 @@ impl Site for Data {
             let refused = guarded::with(problem::plain(&id, &Error::Draining), None);
             return Either::Left(ready(echoed(refused, &id)));
         }
-        let handled = compress::run(request, |request| routes::answer(&broker, &self.router, request));
+        let handled = compress::run(request, |request| frequent::answer(&broker, &self.router, request));
         let handled = AssertUnwindSafe(handled).catch_unwind();
         Either::Right(handled.map(move |handled| {
             let response = handled.unwrap_or_else(|panic| panicked(&id, panic.as_ref()));

@@ -7,6 +7,7 @@ mod certificates;
 pub mod compress;
 mod connection;
 pub mod drain;
+mod frequent;
 mod gate;
 pub mod layers;
 mod proxies;

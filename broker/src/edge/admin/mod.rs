@@ -7,7 +7,7 @@ pub mod keys;
 mod pools;
 pub mod tenants;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -26,9 +26,9 @@ use crate::base::{RequestId, Workers};
 use crate::broker::Broker;
 use crate::pool::Database;
 
-/// Every metric in the `OpenMetrics` text format.
-pub async fn metrics(State(broker): State<Arc<Broker>>, Extension(workers): Extension<Arc<Workers>>) -> Response {
-    for (worker, (connections, busy)) in workers.doing().enumerate() {
+/// Every metric in the `OpenMetrics` text format. Whoever asks does not keep the workers alive.
+pub async fn metrics(State(broker): State<Arc<Broker>>, Extension(workers): Extension<Weak<Workers>>) -> Response {
+    for (worker, (connections, busy)) in workers.upgrade().iter().flat_map(|workers| workers.doing()).enumerate() {
         broker.metrics.workers.note(worker, connections, busy);
     }
     for endpoint in broker.databases.values().flat_map(|database| database.endpoints()) {

@@ -20,7 +20,7 @@ use place::Shared;
 use share::Shares;
 use slot::Slot;
 use tally::Tally;
-use width::{PAUSE, Width};
+use width::{PAUSE, Room, Width};
 
 use super::endpoint::Endpoint;
 use super::queue::Account;
@@ -66,11 +66,12 @@ impl Lanes {
         }
     }
 
-    /// One second is over: there may be more lanes from now on, or fewer. `is_wanted`: somebody waits for a session.
+    /// One second is over: there may be more lanes from now on, or fewer. `is_wanted`: somebody waits for a session, and there may be no
+    /// more of them.
     pub fn sweep(&self, is_wanted: bool) -> Change {
         let mut width = self.width.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_wanted = is_wanted && self.open.load(Ordering::Acquire) > 0;
-        let change = width.step(self.tally.take(), is_wanted, Instant::now());
+        let room = Room { is_used: self.open.load(Ordering::Acquire) > 0, is_wanted };
+        let change = width.step(self.tally.take(), room, Instant::now());
         let used = width.lanes();
         self.used.store(used, Ordering::Release);
         // Closed with their last callers.
@@ -145,7 +146,10 @@ impl Lanes {
 impl Endpoint {
     /// One step of the sweep: as many lanes as carry most.
     pub(super) fn widen(&self) {
-        let (change, lanes) = (self.lanes.sweep(self.idle.waiting() > 0), self.lanes.used());
+        // Where no session can be opened in their place, closing lanes would help nobody.
+        let is_well = self.opening.breaker.shut().is_none() && self.opening.logins.shut().is_none();
+        let is_wanted = self.idle.waiting() > 0 && self.ledger.total() >= self.limit() && is_well;
+        let (change, lanes) = (self.lanes.sweep(is_wanted), self.lanes.used());
         match change {
             Change::None => {}
             Change::Tried | Change::Narrowed => {

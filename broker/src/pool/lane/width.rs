@@ -1,5 +1,5 @@
-//! How many lanes: one more only for as long as that carries more, and none for a while where they do harm, or where their sessions
-//! are wanted elsewhere and nobody uses them.
+//! How many lanes: one more only for as long as that carries more, and none for a while where they do harm, or where nobody
+//! uses them and their room is wanted for other sessions.
 //!
 //! A rule without I/O, asked once a second. More lanes share the work of one server between more of its processes, which helps
 //! while one is busy all the time and hurts beyond: fewer statements meet on a lane, and each costs more system calls.
@@ -27,7 +27,7 @@ const HOLD: Duration = Duration::from_mins(1);
 const LONGEST_HOLD: Duration = Duration::from_mins(16);
 /// Calm for so many seconds in a row, one less.
 const BEFORE_SHRINKING: u32 = 60;
-/// Unused for so many seconds in a row, lanes give their sessions to those who wait for one.
+/// Open and unused for so many seconds in a row, lanes make room for sessions that somebody waits for.
 const BEFORE_LETTING_GO: u32 = 2;
 /// Where one in so many statements is over budget, lanes do harm...
 const HARM: u64 = 100;
@@ -67,6 +67,15 @@ pub struct Width {
     paused_until: Option<Instant>,
 }
 
+/// Whether lanes take up room, and whether that is wanted for others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Room {
+    /// A lane is open.
+    pub is_used: bool,
+    /// Somebody waits for a session, and there may be no more of them.
+    pub is_wanted: bool,
+}
+
 #[derive(Debug)]
 struct Trial {
     before: f64,
@@ -96,20 +105,21 @@ impl Width {
         if self.paused_until.is_some() { 0 } else { self.used }
     }
 
-    /// One second is over. `is_wanted`: somebody waits for a session.
-    pub fn step(&mut self, counts: Counts, is_wanted: bool, now: Instant) -> Change {
+    /// One second is over.
+    pub fn step(&mut self, counts: Counts, room: Room, now: Instant) -> Change {
         if self.paused_until.is_some_and(|until| now < until) {
             return Change::None;
         }
         self.paused_until = None;
         if counts.over_budget >= FEW && counts.over_budget * HARM > counts.asked {
             self.paused_until = Some(now + PAUSE);
-            self.trial = None;
+            self.end_trial();
             return Change::Paused;
         }
-        self.unused = if counts.asked == 0 { self.unused + 1 } else { 0 };
-        if self.unused >= BEFORE_LETTING_GO && is_wanted {
-            self.trial = None;
+        self.unused = if room.is_used && counts.asked == 0 { self.unused + 1 } else { 0 };
+        if self.unused >= BEFORE_LETTING_GO && room.is_wanted {
+            self.unused = 0;
+            self.end_trial();
             return Change::LetGo;
         }
         #[expect(clippy::cast_precision_loss, reason = "a second's worth of statements")]
@@ -117,6 +127,13 @@ impl Width {
         let change = if self.trial.is_some() { self.judge(rate, now) } else { self.consider(counts, now) };
         self.last = [rate, self.last[0]];
         change
+    }
+
+    /// Nothing is known of what it would have carried.
+    fn end_trial(&mut self) {
+        if self.trial.take().is_some() {
+            self.used -= 1;
+        }
     }
 
     fn judge(&mut self, rate: f64, now: Instant) -> Change {
@@ -169,13 +186,13 @@ mod tests {
 
     struct World {
         width: Width,
-        is_wanted: bool,
+        room: Room,
         now: Instant,
     }
 
     impl World {
         fn new(most: usize) -> Self {
-            Self { width: Width::new(most), is_wanted: false, now: Instant::now() }
+            Self { width: Width::new(most), room: Room::default(), now: Instant::now() }
         }
 
         /// Seconds under full load, of which so many lanes carry so much.
@@ -190,7 +207,7 @@ mod tests {
             let mut changes = Vec::new();
             for _ in 0..seconds {
                 self.now += SECOND;
-                changes.push(self.width.step(counts(self.width.lanes()), self.is_wanted, self.now));
+                changes.push(self.width.step(counts(self.width.lanes()), self.room, self.now));
             }
             changes.retain(|change| *change != Change::None);
             changes
@@ -224,17 +241,24 @@ mod tests {
     }
 
     #[test]
-    fn lanes_that_nobody_uses_give_their_sessions_to_those_who_wait() {
-        let mut world = World::new(2);
+    fn lanes_that_nobody_uses_make_room_for_those_who_wait() {
+        let mut world = World::new(3);
         let unused = |_: usize| Counts::default();
+        world.room.is_used = true;
         assert_eq!(world.run(60, unused), [], "nobody waits");
-        world.is_wanted = true;
+        world.room.is_wanted = true;
         assert_eq!(world.run(1, unused), [Change::LetGo]);
+        world.room.is_used = false;
+        assert_eq!(world.run(60, unused), [], "none is open");
+        world.room.is_used = true;
         let used = |_: usize| Counts { asked: 1, ahead: 0, over_budget: 0 };
         assert_eq!(world.run(60, used), [], "one statement a second is use");
-        assert_eq!(world.run(BEFORE_LETTING_GO - 1, unused), []);
+        assert_eq!(world.run(BEFORE_LETTING_GO - 1, unused), [], "one just opened has its time");
         assert_eq!(world.run(1, unused), [Change::LetGo]);
         assert_eq!(world.width.lanes(), 2, "there may be as many as before");
+        assert_eq!(world.pressed(BEFORE_TRIAL, |_| 1_000), [Change::Tried]);
+        assert_eq!(world.run(BEFORE_LETTING_GO, unused), [Change::LetGo]);
+        assert_eq!(world.width.lanes(), 2, "a trial that nobody took part in proves nothing");
     }
 
     #[test]
