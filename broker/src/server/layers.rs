@@ -11,26 +11,18 @@ use std::future::ready;
 use std::panic::AssertUnwindSafe;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::Either;
-use http::{HeaderValue, Method, StatusCode};
-use tokio::time::Instant;
+use http::HeaderValue;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{compress, frequent, routes};
 use crate::base::RequestId;
 use crate::broker::Live;
-use crate::edge::auth::{self, AuthError};
 use crate::edge::guarded::Guarded;
-use crate::edge::{Error, Peer, guarded, header, problem};
-use crate::observe::Event;
-use crate::observe::audit::Entry;
-
-/// Of an operator's path, so much is told.
-const MAX_PATH_CHARS: usize = 200;
+use crate::edge::{Error, guarded, header, problem};
 
 /// Answers the requests of one listener.
 pub trait Site: Clone + Send + Sync + 'static {
@@ -89,44 +81,6 @@ fn identified(request: &mut Request) -> RequestId {
     let id = RequestId::from_header(request.headers().get(&header::REQUEST_ID).map(HeaderValue::as_bytes));
     request.extensions_mut().insert(id.clone());
     id
-}
-
-/// Operators only: everything of the admin interface but the probes.
-pub async fn operators(State(live): State<Live>, request: Request, next: Next) -> Response {
-    // Not held on: a reload must not wait for the request that asks for it.
-    let refused = {
-        let peer = request.extensions().get::<Peer>();
-        auth::admin(&live.now(), request.headers(), peer, Instant::now()).err()
-    };
-    let told = operation(&live, &request, refused.as_ref());
-    let response = match (refused, request.extensions().get::<RequestId>()) {
-        (None, _) => next.run(request).await,
-        (Some(error), Some(id)) => problem::plain(id, &error.into()),
-        (Some(error), None) => problem::plain(&RequestId::from_header(None), &error.into()),
-    };
-    if let Some(entry) = told {
-        let status = response.status();
-        let refused = if status == StatusCode::UNAUTHORIZED { "unauthenticated" } else { "refused" };
-        let outcome = if status.is_server_error() { "failed" } else { refused };
-        entry.finish(if status.is_success() { "ok" } else { outcome });
-    }
-    response
-}
-
-/// What an operator does, and who tries to be one, stands in the audit log; what an operator looks at does not.
-fn operation(live: &Live, request: &Request, refused: Option<&AuthError>) -> Option<Entry> {
-    let is_told = match refused {
-        None => request.method() != Method::GET,
-        // The block was told when it began.
-        Some(error) => error.reason().is_some(),
-    };
-    let audit = live.now().audit.clone().filter(|_| is_told)?;
-    let mut event = Event::new("admin");
-    event.request_id = request.extensions().get::<RequestId>().cloned();
-    event.address = request.extensions().get::<Peer>().map(|peer| peer.address);
-    event.path = Some(request.uri().path().chars().take(MAX_PATH_CHARS).collect());
-    event.reason = refused.and_then(AuthError::reason);
-    Some(audit.begin(event, Instant::now()))
 }
 
 fn echoed<B>(mut response: Response<B>, id: &RequestId) -> Response<B> {

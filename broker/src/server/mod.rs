@@ -10,6 +10,7 @@ pub mod drain;
 mod frequent;
 mod gate;
 pub mod layers;
+mod operators;
 mod proxies;
 mod proxy_protocol;
 pub mod routes;

@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use futures_util::FutureExt;
 
-use super::layers;
+use super::operators;
 use crate::base::{RequestId, Workers};
 use crate::broker::Live;
 use crate::edge::{Error, admin, explain, health, listen, openapi, problem, redis, reload, sql, whoami};
@@ -61,7 +61,7 @@ pub fn admin(live: &Live, workers: &Arc<Workers>) -> Router {
         .route("/admin/v1/tenants/{tenant}/keys/{key}", get(admin::keys::show).delete(admin::keys::revoke))
         .route("/admin/v1/tenants/{tenant}/keys/{key}/rotate", post(admin::keys::rotate))
         // For all above, and none below.
-        .route_layer(middleware::from_fn_with_state(live.clone(), layers::operators))
+        .route_layer(middleware::from_fn_with_state(live.clone(), operators::only))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(not_found)

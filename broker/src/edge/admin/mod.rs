@@ -1,5 +1,5 @@
 //! The admin interface: metrics, pools, what happened and what was decided; holding or renewing a pool; tenants and keys of the
-//! control database. Who may ask is settled before anything here is reached (`server/layers.rs`).
+//! control database. Who may ask is settled before anything here is reached (`server/operators.rs`).
 
 mod file_keys;
 mod history;
