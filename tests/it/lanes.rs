@@ -183,7 +183,7 @@ async fn a_refused_feature_is_the_callers_news_and_leaves_the_lane_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lanes_that_nobody_uses_give_their_sessions_to_those_who_wait() {
+async fn lanes_that_nobody_uses_make_room_for_those_who_wait() {
     let stack = stack().await;
     eventually("a lane is open", async || is_laned(&stack).await).await;
     // More than there is room for beside a lane.

@@ -70,7 +70,7 @@ impl Lanes {
     /// more of them.
     pub fn sweep(&self, is_wanted: bool) -> Change {
         let mut width = self.width.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = Room { is_used: self.open.load(Ordering::Acquire) > 0, is_wanted };
+        let room = Room { is_taken: self.open.load(Ordering::Acquire) > 0, is_wanted };
         let change = width.step(self.tally.take(), room, Instant::now());
         let used = width.lanes();
         self.used.store(used, Ordering::Release);

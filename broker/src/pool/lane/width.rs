@@ -71,7 +71,7 @@ pub struct Width {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Room {
     /// A lane is open.
-    pub is_used: bool,
+    pub is_taken: bool,
     /// Somebody waits for a session, and there may be no more of them.
     pub is_wanted: bool,
 }
@@ -116,7 +116,7 @@ impl Width {
             self.end_trial();
             return Change::Paused;
         }
-        self.unused = if room.is_used && counts.asked == 0 { self.unused + 1 } else { 0 };
+        self.unused = if room.is_taken && counts.asked == 0 { self.unused + 1 } else { 0 };
         if self.unused >= BEFORE_LETTING_GO && room.is_wanted {
             self.unused = 0;
             self.end_trial();
@@ -244,13 +244,13 @@ mod tests {
     fn lanes_that_nobody_uses_make_room_for_those_who_wait() {
         let mut world = World::new(3);
         let unused = |_: usize| Counts::default();
-        world.room.is_used = true;
+        world.room.is_taken = true;
         assert_eq!(world.run(60, unused), [], "nobody waits");
         world.room.is_wanted = true;
         assert_eq!(world.run(1, unused), [Change::LetGo]);
-        world.room.is_used = false;
+        world.room.is_taken = false;
         assert_eq!(world.run(60, unused), [], "none is open");
-        world.room.is_used = true;
+        world.room.is_taken = true;
         let used = |_: usize| Counts { asked: 1, ahead: 0, over_budget: 0 };
         assert_eq!(world.run(60, used), [], "one statement a second is use");
         assert_eq!(world.run(BEFORE_LETTING_GO - 1, unused), [], "one just opened has its time");
